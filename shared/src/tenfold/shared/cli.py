@@ -1,0 +1,325 @@
+"""The `tenfold` command, and what a package's `cli.py` needs to join it.
+
+A package registers its app under the entry-point group `tenfold`; it is imported only when one of
+its verbs is called. A verb is a plain function that returns an `Outcome` (or a dict, or None) and
+prints nothing itself:
+
+```python
+app = package_app("ccgc", help="Graph clustering without labels.")
+
+@app.command
+def train(*, config: Annotated[TrainConfig, FLAT], recipe: Recipe = None) -> Outcome:
+    '''Trains on one data set.'''
+    ...
+    return Outcome({"accuracy": 0.75})
+```
+
+`FLAT` makes each field of the dataclass an option. Options win over the recipe, and the recipe
+over the dataclass's defaults. `--json` and `--quiet` are there for every verb.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
+
+import cyclopts
+from cyclopts import App, Group, Parameter
+from cyclopts.config import Dict
+
+from tenfold.shared.compute import is_main_process
+from tenfold.shared.config import check_fields, find_recipe, read_mapping, to_json
+from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
+from tenfold.shared.progress import set_verbosity
+
+FLAT = Parameter(name="*")
+"""Annotates a dataclass parameter of a verb: each of its fields becomes an option."""
+
+Recipe = Annotated[
+    str | None,
+    Parameter(help="A recipe of this package, or the path of a TOML file with the same fields."),
+]
+"""The type of a verb's `recipe` parameter; its values fill the options that are not given."""
+
+_VERBS = {
+    "list": "Lists the installed packages.",
+    "doctor": "Says what is installed, which devices there are and what is missing.",
+    "demo": "Runs the demos of the installed packages and makes one page of them.",
+}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a verb returns.
+
+    Attributes:
+        data: The result; `--json` prints it as one JSON object.
+        view: What is printed otherwise: text or any rich renderable; by default a table of `data`.
+        exit_code: 0, or 1 if the result itself says that something failed.
+    """
+
+    data: dict[str, Any]
+    view: Any = None
+    exit_code: int = 0
+
+
+def package_app(name: str, help: str) -> App:
+    """Makes the app of a package; its entry point names the variable that holds it.
+
+    Args:
+        name: The name in the command line, as in the distribution `tenfold-<name>`.
+        help: What the package does, in one sentence.
+
+    Returns:
+        The app; register verbs with its `command`. List options take several values at once
+        (`--datasets cora bat`), and `--recipe` fills a dataclass parameter marked `FLAT`.
+    """
+    return App(
+        name=name,
+        help=help,
+        help_format="plaintext",
+        version_flags=(),
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+        config=_recipe_values(name),
+    )
+
+
+def _recipe_values(package: str) -> Callable[[App, tuple[str, ...], Any], None]:
+    """Makes the cyclopts configuration source that supplies the values of `--recipe`."""
+
+    def supply(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+        given = [item for item in arguments if item.name == "--recipe" and item.tokens]
+        hints = [item.hint for item in arguments if isinstance(item.hint, type)]
+        kinds = [hint for hint in hints if dataclasses.is_dataclass(hint)]
+        if given and kinds:
+            path = find_recipe(package, given[0].tokens[-1].value)
+            values = read_mapping(path)
+            check_fields(kinds[0], values, str(path))
+            Dict(values, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
+
+    return supply
+
+
+def installed() -> dict[str, metadata.EntryPoint]:
+    """Finds the installed packages, importing none: name → the entry point of its app."""
+    found = metadata.entry_points(group="tenfold")
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def summary(entry: metadata.EntryPoint) -> tuple[str, str]:
+    """Gives the version and the one-line summary of an installed package, importing nothing."""
+    if entry.dist is None:
+        return "", ""
+    return entry.dist.version, str(entry.dist.metadata.json.get("summary", ""))
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and exits: 0 done, 2 the input is wrong, 1 anything else.
+
+    Args:
+        argv: The arguments; by default those of this process.
+    """
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command, prints the result, and returns the exit code.
+
+    Args:
+        argv: The arguments, e.g. `["ccgc", "train", "--recipe", "cora", "--json"]`.
+    """
+    try:
+        return _run(list(argv))
+    except cyclopts.UnknownOptionError as error:
+        names = [name for item in error.argument_collection if item.parse for name in item.names]
+        given = (error.token.keyword or error.token.value).split("=")[0]
+        options = [name for name in names if name.startswith("--")]
+        return _complain(
+            did_you_mean(given, [*options, "--help", "--json", "--quiet"], kind="option"), 2
+        )
+    except (InputError, cyclopts.CycloptsError) as error:
+        return _complain(error, 2)
+    except UnavailableError as error:
+        return _complain(error, 1)
+    except BrokenPipeError:  # the reader (`head`, a pager) has gone; let nothing more be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        runs = sys.modules.get("tenfold.shared.runs")
+        run = runs.active() if runs else None
+        hint = f"; go on with: tenfold {run.package} train --resume {run.folder}" if run else ""
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: a defect; please report the above", file=sys.stderr)
+        return 1
+
+
+def _complain(error: Exception | str, exit_code: int) -> int:
+    """Prints an error as one line."""
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    return exit_code
+
+
+def _run(argv: list[str]) -> int:
+    """Does what `run` does, errors aside."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    command = next((word for word in argv if not word.startswith("-")), "list")
+    if argv[-1] == "--version":
+        print(
+            metadata.version(f"tenfold-{command}" if command in installed() else "tenfold-shared")
+        )
+        return 0
+    if command not in (known := [*_VERBS, *installed()]):
+        raise InputError(did_you_mean(command, known, kind="command"))
+    answer = _root().meta(
+        argv, exit_on_error=False, print_error=False, verbose=False, result_action="return_value"
+    )
+    if answer is None:  # a help page has been printed
+        return 0
+    outcome, as_json = answer
+    if is_main_process():
+        show(outcome, as_json)
+        sys.stdout.flush()
+    return int(outcome.exit_code)
+
+
+def _overview() -> str:
+    """Writes the page of `tenfold --help`, by hand: it is the first thing seen, and instant."""
+    packages = {name: summary(entry)[1] for name, entry in installed().items()}
+    lines = ["Usage: tenfold COMMAND [OPTIONS]", "", "Ten papers as ten packages.", "", "Commands:"]
+    lines += [f"  {name:<10} {text}" for name, text in _VERBS.items()]
+    lines += ["", "Installed packages:"]
+    lines += [f"  {name:<10} {text}" for name, text in packages.items()] or ["  (none)"]
+    lines += ["", "`tenfold PACKAGE --help` lists a package's verbs, `tenfold PACKAGE VERB --help`"]
+    lines += ["its options. Every verb takes --json (one JSON object on standard output) and"]
+    return "\n".join([*lines, "--quiet. `tenfold --version` prints the version."])
+
+
+def _root() -> App:
+    """Makes the app of the whole command; the packages' apps load when they are called."""
+    root = App(
+        name="tenfold",
+        help="Ten papers as ten packages.",
+        help_format="plaintext",
+        version_flags=(),
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    )
+    for name, text in _VERBS.items():
+        function = "list_packages" if name == "list" else name
+        root.command(f"tenfold.shared.verbs:{function}", name=name, help=text)
+    for name, entry in installed().items():
+        root.command(entry.value, name=name, help=summary(entry)[1])
+    root.meta.suppress_keyboard_interrupt = False
+    group = Group("Output")
+
+    @root.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        json: Annotated[bool, Parameter(negative=(), group=group)] = False,
+        quiet: Annotated[bool, Parameter(negative=(), group=group)] = False,
+    ) -> tuple[Outcome, bool] | None:
+        """Calls the verb.
+
+        Args:
+            tokens: The command line without the options of this function.
+            json: Print the result as one JSON object, and nothing else.
+            quiet: Print the result only: no progress, no messages.
+        """
+        set_verbosity("quiet" if json or quiet or not is_main_process() else "normal")
+        verb, bound, _ = root.parse_args(
+            tokens, exit_on_error=False, print_error=False, verbose=False
+        )
+        result = verb(*bound.args, **bound.kwargs)
+        if isinstance(getattr(verb, "__self__", None), App):  # cyclopts's own help page
+            return None
+        return as_outcome(result), json
+
+    return root
+
+
+def as_outcome(result: Outcome | dict[str, Any] | None) -> Outcome:
+    """Gives what a verb returned the one form.
+
+    Args:
+        result: An outcome, a dict of data, or None for nothing to say.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    if isinstance(result, Outcome):
+        return result
+    if result is None or isinstance(result, dict):
+        return Outcome(result or {}, view=None if result else "")
+    raise TypeError(f"a verb returns an Outcome, a dict or None, not {type(result).__name__}")
+
+
+def show(outcome: Outcome, as_json: bool = False) -> None:
+    """Prints an outcome on standard output.
+
+    Args:
+        outcome: What a verb returned.
+        as_json: Whether to print its data as JSON instead of its view.
+    """
+    if as_json:
+        print(to_json(outcome.data))
+    elif isinstance(outcome.view, str):
+        if outcome.view:
+            print(outcome.view)
+    else:
+        from rich.console import Console
+
+        console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+        for part in [outcome.view] if outcome.view is not None else _tables(outcome.data):
+            console.print(part)
+
+
+def _tables(data: Mapping[str, Any]) -> list[Any]:
+    """Makes tables of a verb's data: one of its plain values, one of each list of records."""
+    plain, tables = {}, []
+    for key, value in data.items():
+        rows = value if isinstance(value, list | tuple) else []
+        if rows and all(dataclasses.is_dataclass(row) or isinstance(row, Mapping) for row in rows):
+            tables.append(table(rows, title=key))
+        else:
+            plain[key] = value
+    if plain:
+        rows = [{"": key, "value": value} for key, value in plain.items()]
+        tables.insert(0, table(rows, header=False))
+    return tables
+
+
+def table(rows: Sequence[Any], title: str | None = None, header: bool = True) -> Any:
+    """Makes a rich table of records, for the view of an `Outcome`.
+
+    Args:
+        rows: Dicts or dataclasses; the columns are the keys of the first.
+        title: A heading.
+        header: Whether to show the names of the columns.
+
+    Returns:
+        A `rich.table.Table`.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from tenfold.shared.report import as_cells, is_number
+
+    columns, cells = as_cells(rows)
+    made = Table(title=title, show_header=header, box=SIMPLE_HEAD, title_justify="left")
+    for name, values in zip(columns, zip(*cells, strict=True), strict=False):
+        right = any(map(is_number, values)) and header
+        made.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        made.add_row(*(Text(cell) for cell in row))
+    return made

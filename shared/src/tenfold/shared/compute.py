@@ -1,0 +1,225 @@
+"""Devices, precision, seeds, determinism and distribution, through Lightning Fabric.
+
+A training loop asks once for a Fabric and then runs unchanged on a CPU, a GPU, many GPUs or many
+machines. This module imports torch only when one of its functions is called.
+"""
+
+import os
+import platform
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tenfold.shared.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+
+
+def available_devices() -> dict[str, list[str]]:
+    """Lists the devices torch can use: kind (`cpu`, `cuda`, `mps`) → names, one each."""
+    import torch
+
+    found = {"cpu": [cpu_name()]}
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found["cuda"] = [torch.cuda.get_device_name(index) for index in range(count)]
+    if torch.backends.mps.is_available():
+        found["mps"] = ["Apple GPU"]
+    return found
+
+
+def fabric(
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str = "32-true",
+    strategy: str = "auto",
+) -> "Fabric":
+    """Gives a launched Fabric: `setup` models and optimisers with it, `backward` through it.
+
+    Args:
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
+        devices: How many devices on each machine; on a CPU, how many processes.
+        num_nodes: How many machines.
+        precision: One of `PRECISIONS`; half precisions (`16-…`) need a GPU.
+        strategy: A Fabric strategy such as `ddp`; `auto` chooses by the number of devices.
+
+    Returns:
+        The Fabric; with several devices this process is one of several that run the same code.
+
+    Raises:
+        InputError: If this machine cannot do what is asked for.
+    """
+    found = available_devices()
+    if device == "auto":
+        device = next(kind for kind in ("cuda", "mps", "cpu") if kind in found)
+    if device not in ("cpu", "cuda", "mps"):
+        raise InputError(did_you_mean(device, ["auto", "cpu", "cuda", "mps"], kind="device"))
+    if device not in found:
+        raise InputError(f"device {device!r} is not available here; available: {', '.join(found)}")
+    if devices < 1 or num_nodes < 1:
+        raise InputError(f"devices and num_nodes must be at least 1, got {devices} and {num_nodes}")
+    if device != "cpu" and devices > len(found[device]):
+        raise InputError(
+            f"devices={devices}, but there are {len(found[device])} of kind {device!r}"
+        )
+    if precision not in PRECISIONS:
+        raise InputError(did_you_mean(precision, PRECISIONS, kind="precision"))
+    if device == "cpu" and precision.startswith("16-"):
+        raise InputError(
+            f"precision {precision!r} needs a GPU; on a CPU take '32-true' or 'bf16-mixed'"
+        )
+    import logging
+    import warnings
+
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning_fabric\..*")
+    from lightning_fabric import Fabric
+
+    try:
+        made = Fabric(
+            accelerator=device,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+            strategy=strategy,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"device={device!r}, strategy={strategy!r}: {error}") from error
+    made.launch()
+    return made
+
+
+def is_main_process() -> bool:
+    """Says whether this is the process that writes files and prints; true outside of a launch."""
+    ranks = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK")
+    return all(os.environ.get(name, "0") in ("", "0") for name in ranks)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the random generators of Python, NumPy and torch (all devices, data workers too).
+
+    Args:
+        seed: From 0 to 2³² − 1.
+
+    Raises:
+        InputError: If the seed is outside of that range.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be from 0 to 4294967295, got {seed}")
+    from lightning_fabric import seed_everything as seed_all
+
+    seed_all(seed, workers=True, verbose=False)
+
+
+def random_state() -> dict[str, Any]:
+    """Gives the state of all random generators, in a form that a checkpoint can hold."""
+    import numpy as np
+    import torch
+
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global generator is the point
+    return {
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype("int64")), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restores what `random_state` gave, so that a resumed run draws the same numbers.
+
+    Args:
+        state: From `random_state`, possibly through a checkpoint.
+    """
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype("uint32"), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Makes torch use deterministic algorithms, or fail, while the block runs."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def environment() -> dict[str, Any]:
+    """Describes the machine and the software, for a run's `environment.json` and `doctor`.
+
+    Returns:
+        Plain values: `python`, `platform`, `cpu`, `cores`, `memory_gib`, `devices` (kind →
+        names), `cuda` (version or None), `packages` (name → version), `git_commit` (or None).
+    """
+    from importlib.metadata import distributions
+
+    import torch
+
+    libraries = ("torch", "numpy", "lightning-fabric")
+    versions = {item.name.lower(): item.version for item in distributions()}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gib": memory_gib(),
+        "devices": available_devices(),
+        "cuda": torch.version.cuda,
+        "packages": {
+            name: version
+            for name, version in sorted(versions.items())
+            if name in libraries or name.startswith("tenfold-")
+        },
+        "git_commit": git_commit(),
+    }
+
+
+def cpu_name() -> str:
+    """Names the processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = (
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            )
+            return next(names)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def memory_gib() -> float | None:
+    """Measures the main memory in GiB; None where the system does not say."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def git_commit() -> str | None:
+    """Gives the commit of the working folder's git repository, `-dirty` if changed, or None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,151 @@
+"""Progress and messages on standard error: a live bar on a terminal, sparse lines elsewhere.
+
+Verbs use `progress` and `message` and never ask where they write: the command line sets the
+verbosity once, and bars inside bars share the one display.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Verbosity = Literal["normal", "quiet"]
+
+_SECONDS_BETWEEN_LINES = 3.0
+_verbosity: Verbosity = "normal"
+_display: "Progress | None" = None
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Says whether progress and messages are shown; the command line calls this once.
+
+    Args:
+        verbosity: `"normal"`, or `"quiet"` for nothing at all.
+    """
+    global _verbosity
+    _verbosity = verbosity
+
+
+def message(text: str) -> None:
+    """Prints one message on standard error, above the bars if there are any.
+
+    Args:
+        text: The message.
+    """
+    if _verbosity == "quiet":
+        return
+    if _display is None:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        _display.console.print(text, markup=False, highlight=False)
+
+
+class Bar:
+    """One task's progress; `progress` makes it. `done` counts the steps so far."""
+
+    def __init__(self, label: str, total: int | None, task: "TaskID | None" = None) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self._task = task
+        self._fields = ""
+        self._started = self._last_time = time.monotonic()
+        self._last_done = 0
+
+    def update(self, advance: int = 1, **fields: Any) -> None:
+        """Moves the bar on.
+
+        Args:
+            advance: Steps done since the last call.
+            **fields: What to show beside the bar, e.g. `loss=0.31`; floats get four digits.
+        """
+        self.done += advance
+        if fields:
+            shown = (
+                f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in fields.items()
+            )
+            self._fields = " ".join(shown)
+        if self._task is not None and _display is not None:
+            _display.update(self._task, completed=self.done, fields=self._fields)
+        elif _verbosity == "normal" and self._is_due():
+            self._print()
+
+    def _is_due(self) -> bool:
+        """Decides about a line: the first step, then each tenth (or doubling), never too often."""
+        if self._last_done == 0:
+            return self.done > 0
+        if time.monotonic() - self._last_time < _SECONDS_BETWEEN_LINES:
+            return False
+        step = self.total / 10 if self.total else self._last_done
+        return self.done - self._last_done >= step
+
+    def _print(self) -> None:
+        """Prints the state as one line."""
+        self._last_time, self._last_done = time.monotonic(), self.done
+        share = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+        seconds = f"{self._last_time - self._started:.1f} s"
+        print(
+            f"{self.label} {share} {self._fields} {seconds}".replace("  ", " "),
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _finish(self) -> None:
+        """Prints the last line, if it has not been printed."""
+        if self._task is None and _verbosity == "normal" and self.done != self._last_done:
+            self._print()
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+    """Shows the progress of a task while the block runs.
+
+    Args:
+        label: What is being done, e.g. `"training"`.
+        total: The number of steps, if it is known.
+
+    Yields:
+        The bar; call its `update`.
+
+    Example:
+        >>> with progress("training", total=400) as bar:
+        ...     for epoch in range(400):
+        ...         bar.update(loss=0.5)
+    """
+    global _display
+    if _verbosity == "quiet" or not sys.stderr.isatty():
+        bar = Bar(label, total)
+        yield bar
+        bar._finish()
+        return
+    outermost = _display is None
+    if _display is None:
+        _display = _make_display()
+        _display.start()
+    display = _display
+    task = display.add_task(label, total=total, fields="")
+    try:
+        yield Bar(label, total, task)
+    finally:
+        if outermost:
+            display.stop()
+            _display = None
+        else:
+            display.remove_task(task)
+
+
+def _make_display() -> "Progress":
+    """Makes the rich display that all bars share."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[fields]}", markup=False),
+        console=Console(stderr=True),
+    )

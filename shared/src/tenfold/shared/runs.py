@@ -1,0 +1,336 @@
+"""The folder of a run: configuration, environment, metrics, checkpoint, result.
+
+```
+runs/<package>/<recipe>-<time>/
+├── config.toml        the resolved configuration; alone suffices to repeat the run
+├── environment.json   versions, device, commit, seed, command
+├── metrics.jsonl      one line an epoch, appended and flushed
+├── checkpoint/        weights.safetensors, state.pt; replaced as a whole
+├── result.json        the measurements, when the run is finished
+└── report.html        by `tenfold.shared.report`
+```
+
+Killed at any moment, the folder holds a whole checkpoint, the older or the newer. With several
+processes each may call every method: only the main one writes.
+
+`result.json` has the keys `package`, `version`, `command`, `date` (ISO 8601), `seconds`,
+`results` (a list of `Measurement`), and any others that the package adds.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenfold.shared.compute import environment, is_main_process
+from tenfold.shared.config import read_toml, to_json, write_toml
+from tenfold.shared.errors import InputError
+from tenfold.shared.files import sync_folder, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+_active: "Run | None" = None  # the unfinished run, for the message after an interruption
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number that was measured, as it stands in `result.json`."""
+
+    dataset: str
+    """The data set, e.g. `cora`."""
+    method: str
+    """The method, as the package's `published.toml` names it."""
+    metric: str
+    """The metric, as the package's `published.toml` names it, e.g. `ACC`."""
+    value: float
+    """The mean over `n` repetitions, in the paper's unit."""
+    protocol: str = ""
+    """How it was measured, where a package knows several ways."""
+    std: float | None = None
+    """The standard deviation over the repetitions."""
+    n: int = 1
+    """The number of repetitions."""
+
+
+class Run:
+    """One run and its folder; make it with `Run.create`, `Run.open` or `Run.latest`."""
+
+    def __init__(self, folder: Path) -> None:
+        global _active
+        self.folder = folder
+        self.package = folder.absolute().parent.name
+        self._started = time.monotonic()
+        self._state_is_loadable = False
+        _active = self
+
+    @classmethod
+    def create(
+        cls,
+        package: str,
+        recipe: str | None,
+        config: Any,
+        root: Path | str = "runs",
+        command: list[str] | None = None,
+    ) -> "Run":
+        """Makes a new folder and writes the configuration and the environment.
+
+        Args:
+            package: The name in the command line, e.g. `ccgc`.
+            recipe: The recipe's name or path; `None` gives `custom`.
+            config: The dataclass that describes the run; its `seed` is noted if it has one.
+            root: The folder of all runs.
+            command: The command line; by default the one of this process.
+
+        Raises:
+            InputError: If the folder cannot be made.
+        """
+        label = f"{Path(recipe).stem if recipe else 'custom'}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = Path(root, package, label)
+        if is_main_process():
+            number = 1
+            while True:
+                try:
+                    folder.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    number += 1
+                    folder = folder.with_name(f"{label}-{number}")
+                except OSError as error:
+                    raise InputError(f"{folder} cannot be made: {error.strerror}") from error
+        run = cls(Path(_from_main_process(str(folder))))
+        about = {
+            "command": command if command is not None else sys.argv,
+            "seed": getattr(config, "seed", None),
+            "started": _now(),
+        }
+        if is_main_process():
+            write_toml(config, run.folder / "config.toml")
+            write_atomic(run.folder / "environment.json", to_json(about | environment(), indent=2))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Run":
+        """Opens the folder of an earlier run.
+
+        Args:
+            folder: The folder.
+
+        Raises:
+            InputError: If it is not the folder of a run.
+        """
+        if not Path(folder, "config.toml").is_file():
+            raise InputError(f"{folder} is not the folder of a run: it has no config.toml")
+        return cls(Path(folder))
+
+    @classmethod
+    def latest(cls, package: str, recipe: str | None = None, root: Path | str = "runs") -> "Run":
+        """Opens the newest run of a package, or of one of its recipes.
+
+        Args:
+            package: The name in the command line.
+            recipe: The recipe's name or path; `None` for the newest of all.
+            root: The folder of all runs.
+
+        Raises:
+            InputError: If there is none.
+        """
+        prefix = f"{Path(recipe).stem}-" if recipe else ""
+        found = [
+            path.parent
+            for path in Path(root, package).glob("*/config.toml")
+            if path.parent.name.startswith(prefix)
+            and (not prefix or path.parent.name[len(prefix) : len(prefix) + 8].isdigit())
+        ]
+        if not found:
+            what = f"of recipe {recipe!r} " if recipe else ""
+            raise InputError(f"no run {what}in {Path(root, package)}; start one with `train`")
+        return cls(max(found, key=lambda path: (path / "config.toml").stat().st_mtime_ns))
+
+    def config(self, cls: type[T]) -> T:
+        """Reads the run's configuration.
+
+        Args:
+            cls: The dataclass that describes a run of this package.
+
+        Raises:
+            InputError: If the file does not fit the dataclass.
+        """
+        return read_toml(cls, self.folder / "config.toml")
+
+    def log(self, *, epoch: int, **metrics: Any) -> None:
+        """Appends one line to `metrics.jsonl` and flushes it.
+
+        Args:
+            epoch: The epoch (or step) that the metrics belong to.
+            **metrics: Numbers and plain values; NaN becomes null.
+        """
+        if is_main_process():
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(to_json({"epoch": epoch, **metrics}) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Reads the logged lines; a torn last line, as a crash leaves it, is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, epoch: int) -> None:
+        """Drops the lines of `metrics.jsonl` after an epoch; call it when resuming.
+
+        Args:
+            epoch: The epoch of the checkpoint; its own line stays.
+        """
+        if is_main_process():
+            kept = [to_json(line) + "\n" for line in self.metrics() if line["epoch"] <= epoch]
+            write_atomic(self.folder / "metrics.jsonl", "".join(kept))
+
+    def save(self, weights: "Mapping[str, Tensor]", state: dict[str, Any], epoch: int) -> None:
+        """Replaces the checkpoint; a crash at any moment leaves the old one or the new one, whole.
+
+        Args:
+            weights: The model's `state_dict()`.
+            state: What else is needed to go on: optimiser, scheduler, random generators. It may
+                hold tensors, numbers, strings, lists, tuples and dicts.
+            epoch: The last epoch that is part of the checkpoint.
+
+        Raises:
+            TypeError: If `state` holds something that `torch.load(weights_only=True)` refuses.
+        """
+        if not is_main_process():
+            return
+        import torch
+        from safetensors.torch import save_file
+
+        target, new, old = self._checkpoint_folders()
+        self._recover_checkpoint()
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir()
+        layout = torch.contiguous_format  # copies, since tied weights may not share memory
+        plain = {k: v.detach().cpu().clone(memory_format=layout) for k, v in weights.items()}
+        save_file(plain, new / "weights.safetensors")
+        torch.save({"epoch": epoch, "state": state}, new / "state.pt")
+        if not self._state_is_loadable:
+            try:
+                torch.load(new / "state.pt", weights_only=True)
+            except Exception as error:
+                raise TypeError(f"the state could not be read back: {error}") from error
+            self._state_is_loadable = True
+        for path in new.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(new)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(new, target)
+        sync_folder(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self) -> "tuple[dict[str, Tensor], dict[str, Any], int] | None":
+        """Reads the checkpoint: weights (on the CPU), state, epoch; None if there is none yet.
+
+        Raises:
+            InputError: If the checkpoint's files are damaged.
+        """
+        import torch
+        from safetensors.torch import load_file
+
+        if is_main_process():
+            self._recover_checkpoint()
+        target = self._checkpoint_folders()[0]
+        if not target.is_dir():
+            return None
+        try:
+            weights = load_file(target / "weights.safetensors")
+            saved = torch.load(target / "state.pt", map_location="cpu", weights_only=True)
+            return weights, saved["state"], saved["epoch"]
+        except Exception as error:
+            raise InputError(f"{target} is damaged: {error}") from error
+
+    def _checkpoint_folders(self) -> tuple[Path, Path, Path]:
+        """Gives the folders of the checkpoint, of the next one, and of the one before."""
+        path = self.folder / "checkpoint"
+        return path, path.with_name("checkpoint.new"), path.with_name("checkpoint.old")
+
+    def _recover_checkpoint(self) -> None:
+        """Ends a replacement that a crash broke off between its two renames."""
+        target, new, old = self._checkpoint_folders()
+        if old.is_dir() and not target.exists():  # `new` is whole: it was flushed before
+            os.rename(new if new.is_dir() else old, target)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes `result.json`, which also marks the run as finished.
+
+        Args:
+            result: `results` (a list of `Measurement`) and any further keys; `package`,
+                `version`, `command`, `date` and `seconds` (since this object was made) are
+                filled in unless given.
+
+        Raises:
+            TypeError: If `results` is missing or holds something other than measurements.
+        """
+        global _active
+        if not all(isinstance(row, Measurement) for row in result.get("results", [None])):
+            raise TypeError("finish() needs the key 'results': a list of Measurement")
+        noted = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        filled = {
+            "package": self.package,
+            "version": _version(self.package),
+            "command": noted["command"],
+            "date": _now(),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        if is_main_process():
+            write_atomic(self.folder / "result.json", to_json(filled | result, indent=2) + "\n")
+        _active = None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of `result.json`, or None while the run is not finished."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.folder / "result.json").is_file()
+
+
+def active() -> Run | None:
+    """Gives the run of this process that has been made or opened and is not finished."""
+    return None if _active is None or _active.finished else _active
+
+
+def _now() -> str:
+    """Gives the time with its zone, in seconds."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    """Gives the installed version of a package, if it is one."""
+    try:
+        return metadata.version(f"tenfold-{package}")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _from_main_process(value: str) -> str:
+    """Gives every process the value of the main one; outside of a launch, the value itself."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available():
+        return value
+    if not torch.distributed.is_initialized():
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,167 @@
+"""The verbs of the `tenfold` command itself: `list`, `doctor`, `demo`."""
+
+import dataclasses
+import os
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tenfold.shared.cli import Outcome, as_outcome, installed, summary
+from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
+from tenfold.shared.progress import message, progress
+
+if TYPE_CHECKING:
+    from tenfold.shared.report import DemoResult
+
+
+def list_packages() -> Outcome:
+    """Lists the installed packages: name, version, summary."""
+    rows = []
+    for name, entry in installed().items():
+        version, text = summary(entry)
+        rows.append({"name": name, "version": version, "summary": text})
+    lines = [f"{row['name']:<10} {row['version']:<8} {row['summary']}" for row in rows]
+    return Outcome({"packages": rows}, view="\n".join(lines) or "no packages are installed")
+
+
+def doctor() -> Outcome:
+    """Says what is installed, which devices there are and what is missing.
+
+    The exit code is 1 if an installed package does not load or lacks a required dependency.
+    """
+    from tenfold.shared.compute import environment
+    from tenfold.shared.datasets import data_root
+
+    root = data_root()
+    nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+    packages = [_diagnose(name, entry) for name, entry in installed().items()]
+    data: dict[str, Any] = {
+        "executable": sys.executable,
+        **environment(),
+        "data_root": root,
+        "data_root_exists": root.is_dir(),
+        "data_root_writable": nearest.is_dir() and os.access(nearest, os.W_OK),
+        "TENFOLD_DATA": os.environ.get("TENFOLD_DATA"),
+        "tenfold_packages": packages,
+    }
+    broken = any(not item["loads"] or item["missing"] for item in packages)
+    return Outcome(data, exit_code=int(broken))
+
+
+def _diagnose(name: str, entry: metadata.EntryPoint) -> dict[str, Any]:
+    """Loads a package's app and looks for what it requires."""
+    from packaging.requirements import Requirement
+
+    problem = ""
+    try:
+        entry.load()
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    missing: list[str] = []
+    extras: dict[str, list[str]] = {}
+    versions = {
+        item.name.lower().replace("_", "-"): item.version for item in metadata.distributions()
+    }
+    for text in (entry.dist.requires or []) if entry.dist else []:
+        need = Requirement(text)
+        version = versions.get(need.name.lower().replace("_", "-"))
+        if version is not None and need.specifier.contains(version, prereleases=True):
+            continue
+        lacking = f"{need.name}{need.specifier}"
+        if need.marker is None or need.marker.evaluate({"extra": ""}):
+            missing.append(lacking)
+            continue
+        offered = entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None
+        for extra in offered or []:
+            if need.marker.evaluate({"extra": extra}):
+                extras.setdefault(extra, []).append(lacking)
+    return {
+        "name": name,
+        "version": summary(entry)[0],
+        "loads": not problem,
+        "problem": problem,
+        "missing": missing,
+        "missing_for_extras": extras,
+    }
+
+
+def demo(
+    *packages: str,
+    output: Annotated[Path | None, Parameter(help="[default: runs/demo-<time>]")] = None,
+) -> Outcome:
+    """Runs the demos of the installed packages and makes one page of them.
+
+    Args:
+        packages: The packages; by default all that are installed.
+        output: The folder for the page, the pictures and the demos' own files.
+    """
+    from tenfold.shared.cli import table
+    from tenfold.shared.report import Report
+
+    known = installed()
+    for name in packages:
+        if name not in known:
+            raise InputError(did_you_mean(name, known, kind="package"))
+    chosen = list(dict.fromkeys(packages)) or list(known)
+    if not chosen:
+        raise InputError("no packages are installed; install one, e.g. tenfold-ccgc")
+    folder = output or Path("runs", f"demo-{time.strftime('%Y%m%d-%H%M%S')}")
+    results: dict[str, DemoResult] = {}
+    with progress("demos", total=len(chosen)) as bar:
+        for name in chosen:
+            results[name] = _run_demo(name, known[name], folder / name)
+            bar.update(package=name)
+    rows = [result.row() for result in results.values()]
+    report = Report(
+        "Tenfold: the demos", f"{len(rows)} packages, {time.strftime('%Y-%m-%d %H:%M')}"
+    )
+    report.table(rows)
+    for name, result in results.items():
+        report.text(f"## {result.paper}")
+        if result.note:
+            report.text(result.note)
+        for index, (path, caption) in enumerate(result.pictures):
+            report.picture(path, f"{name}-{index + 1}", caption)
+    page = report.write(folder / "index.html")
+    message(f"page: {page}")
+    failed = [name for name, result in results.items() if result.value is None]
+    data = {"demos": results, "failed": failed, "page": page}
+    return Outcome(data, view=table(rows), exit_code=int(bool(failed)))
+
+
+def _run_demo(name: str, entry: metadata.EntryPoint, folder: Path) -> "DemoResult":
+    """Runs one package's demo in this process; a failure becomes a result that says so."""
+    from tenfold.shared.report import DemoResult
+
+    started = time.perf_counter()
+    try:
+        app = entry.load()
+        answer = app(
+            ["demo", "--output", str(folder)],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        result = as_outcome(answer).data.get("demo")
+        if not isinstance(result, DemoResult):
+            raise TypeError("the verb `demo` must return Outcome({'demo': DemoResult(...)})")
+        return dataclasses.replace(
+            result, pictures=[(Path(p), text) for p, text in result.pictures]
+        )
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, InputError | UnavailableError):
+            message(traceback.format_exc())
+        return DemoResult(
+            paper=name,
+            task="",
+            data="",
+            metric="",
+            value=None,
+            seconds=time.perf_counter() - started,
+            note=f"failed: {type(error).__name__}: {' '.join(str(error).split())}",
+        )

@@ -1,0 +1,58 @@
+import pytest
+
+from tenfold.shared.errors import InputError
+from tenfold.shared.published import compare, published, read_published
+from tenfold.shared.runs import Measurement
+
+
+def test_lookup(toy):
+    paper = published("toy")
+    assert paper.source.venue == "Somewhere 2020"
+    assert paper.lookup("BAT", "acc", "toy").value == 75.0
+    assert paper.lookup("bat", "NMI", "Toy") is None
+    assert paper.lookup("uat", "ACC", "Toy") is None
+    assert paper.lookup("cora", "ACC", "Toy", table="3").value == 70.0
+    with pytest.raises(InputError, match="tables 2, 3: name one"):
+        paper.lookup("cora", "ACC", "Toy")
+
+
+def test_compare_never_invents(toy):
+    rows = [
+        Measurement(dataset="bat", method="Toy", metric="ACC", value=77.0, std=0.5, n=10),
+        Measurement(dataset="bat", method="Other", metric="ACC", value=60.0),
+    ]
+    first, second = compare(published("toy"), rows)
+    assert (first.paper, first.here, first.difference, first.n) == (75.0, 77.0, 2.0, 10)
+    assert (second.paper, second.paper_std, second.difference, second.here) == (
+        None,
+        None,
+        None,
+        60.0,
+    )
+
+
+HEAD = '[source]\ntitle = "a"\nauthors = "b"\nvenue = "c"\n'
+ROW = '[[result]]\ntable = "2"\ndataset = "d"\nmethod = "m"\nmetric = "ACC"\nvalue = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("", "'source' is missing"),
+        (HEAD + ROW + ROW, "given twice: 2, d, m, ACC"),
+        (HEAD + ROW.replace("value = 1", 'value = "1"'), r"results\[0\]: value: expected float"),
+        (HEAD + ROW.replace("metric", "metrik"), "did you mean 'metric'"),
+        (HEAD + ROW.replace('table = "2"\n', ""), "'table' is missing"),
+        (HEAD.replace("venue", "vnue"), "source: unknown key 'vnue'"),
+    ],
+)
+def test_wrong_files(tmp_path, content, part):
+    path = tmp_path / "published.toml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=part):
+        read_published(path)
+
+
+def test_a_package_without_numbers(toy):
+    with pytest.raises(InputError, match="install tenfold-absent"):
+        published("absent")
