@@ -21,6 +21,7 @@ over the dataclass's defaults. `--json` and `--quiet` are there for every verb.
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Annotated, Any, NoReturn
@@ -169,6 +170,8 @@ def _complain(error: Exception | str, exit_code: int) -> int:
 
 def _run(argv: list[str]) -> int:
     """Does what `run` does, errors aside."""
+    # What torch tells the authors of other libraries is not for the user of a command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(\.|$)")
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0

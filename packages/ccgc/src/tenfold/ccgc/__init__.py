@@ -1,0 +1,58 @@
+"""CCGC: cluster-guided contrastive graph clustering (AAAI 2023)."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tenfold.ccgc.data import as_data, attributed_graph, digits_graph, load, read_tables
+    from tenfold.ccgc.estimators import CCGC, SCGC, SSGC, KMeansBaseline
+    from tenfold.ccgc.evaluation import graph_scores, label_scores
+    from tenfold.ccgc.kmeans import KMeansResult, kmeans
+    from tenfold.ccgc.model import UnsharedEncoders
+    from tenfold.ccgc.smoothing import smooth
+    from tenfold.ccgc.training import TrainConfig
+
+_HOMES = {
+    "CCGC": "estimators",
+    "SCGC": "estimators",
+    "SSGC": "estimators",
+    "KMeansBaseline": "estimators",
+    "KMeansResult": "kmeans",
+    "TrainConfig": "training",
+    "UnsharedEncoders": "model",
+    "as_data": "data",
+    "attributed_graph": "data",
+    "digits_graph": "data",
+    "graph_scores": "evaluation",
+    "kmeans": "kmeans",
+    "label_scores": "evaluation",
+    "load": "data",
+    "read_tables": "data",
+    "smooth": "smoothing",
+}
+
+__all__ = [
+    "CCGC",
+    "SCGC",
+    "SSGC",
+    "KMeansBaseline",
+    "KMeansResult",
+    "TrainConfig",
+    "UnsharedEncoders",
+    "as_data",
+    "attributed_graph",
+    "digits_graph",
+    "graph_scores",
+    "kmeans",
+    "label_scores",
+    "load",
+    "read_tables",
+    "smooth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that importing the package is quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

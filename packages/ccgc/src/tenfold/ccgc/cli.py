@@ -1,0 +1,354 @@
+"""The command line: `tenfold ccgc VERB`. Each verb parses, calls, and returns what was found."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from tenfold.ccgc.experiments import (
+    ReproduceConfig,
+    measurements,
+    resolve,
+    write_report,
+)
+from tenfold.ccgc.experiments import (
+    evaluate as evaluate_run,
+)
+from tenfold.ccgc.experiments import (
+    reproduce as reproduce_table,
+)
+from tenfold.ccgc.experiments import (
+    train as train_model,
+)
+from tenfold.ccgc.training import TrainConfig
+from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
+from tenfold.shared.datasets import Dataset
+from tenfold.shared.errors import InputError
+from tenfold.shared.progress import message
+from tenfold.shared.runs import Run
+
+app = package_app("ccgc", help="CCGC: cluster-guided contrastive graph clustering (AAAI 2023).")
+data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
+app.command(data_app)
+
+
+@app.command
+def demo(*, output: Path = Path("runs/ccgc/demo")) -> Outcome:
+    """Clusters 1,797 handwritten digits without labels, in well under a minute.
+
+    The images that come with scikit-learn, joined to their nearest neighbours, are clustered by
+    CCGC and by two baselines that share its parts. Nothing is downloaded.
+
+    Args:
+        output: The folder for the report and its pictures.
+    """
+    from tenfold.ccgc.data import as_data, load
+    from tenfold.ccgc.estimators import SSGC, KMeansBaseline
+    from tenfold.ccgc.evaluation import METRICS, label_scores
+    from tenfold.shared.report import DemoResult
+
+    started = time.perf_counter()
+    config = TrainConfig(dataset="digits", hops=4, learning_rate=1e-3, epochs=120, clusters=10)
+    config, data, trials, fabric = resolve(config)
+    result = train_model(config, data, fabric)
+    y = data.y.cpu().numpy()
+    rows = []
+    for name, baseline in (
+        ("k-means on X", KMeansBaseline(10)),
+        ("k-means on smoothed X (SSGC)", SSGC(10, hops=4)),
+    ):
+        scores = label_scores(y, baseline.fit_predict(as_data(load("digits"))))
+        rows.append({"method": name, **{m: scores[m] for m in METRICS}})
+    rows.append({"method": "CCGC, final", **{m: result.scores[m] for m in METRICS}})
+    page, shown = write_report(output, config, result, y, trials, rows, "CCGC on 1,797 digits")
+    made = DemoResult(
+        paper="CCGC (AAAI 2023)",
+        task="graph clustering without labels",
+        data="digits, 1,797 images as a 10-nearest-neighbour graph",
+        metric="ACC, %",
+        value=result.scores["ACC"],
+        seconds=time.perf_counter() - started,
+        note="The paper does not use this data set; protocol final, no label was seen.",
+        pictures=shown,
+        report=page,
+    )
+    message(f"report: {page}")
+    return Outcome({"demo": made, "methods": rows}, view=table(rows))
+
+
+@app.command
+def train(
+    *,
+    config: Annotated[TrainConfig, FLAT] = TrainConfig(),
+    recipe: Recipe = None,
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+) -> Outcome:
+    """Trains on one graph and writes clusters, embedding and a report.
+
+    Args:
+        config: The run.
+        recipe: A recipe of this package, or a TOML file.
+        resume: The folder of an interrupted run; its own configuration is used.
+        output: The folder of all runs.
+    """
+    started = time.perf_counter()
+    if resume is not None:
+        run = Run.open(resume)
+        if run.finished:
+            raise InputError(f"{resume} is finished; see {resume / 'report.html'}")
+        config = run.config(TrainConfig)
+    config, data, trials, fabric = resolve(config)
+    if resume is None:
+        run = Run.create("ccgc", recipe or Path(config.dataset).stem, config, output)
+    result = train_model(config, data, fabric, run)
+    y = data.y.cpu().numpy() if getattr(data, "y", None) is not None else None
+    page, _ = write_report(run.folder, config, result, y, trials)
+    _write_clusters(run.folder / "clusters.csv", None, result.labels, result.confidence)
+    _write_embedding(run.folder / "embedding.npy", result.embedding)
+    found = {
+        "protocol": config.protocol,
+        "epoch": result.epoch,
+        "hops": config.hops,
+        "learning_rate": config.learning_rate,
+        "scores": result.scores,
+        "graph": result.graph,
+    }
+    run.finish({"results": measurements(config, result.scores), **found})
+    seconds = round(time.perf_counter() - started, 2)
+    message(f"run: {run.folder}\nreport: {page}")
+    named = {k: v for k, v in found.items() if k not in ("scores", "graph")}
+    shown = [{"dataset": config.dataset, **named, **result.scores, **result.graph}]
+    return Outcome({"run": run.folder, **found, "seconds": seconds}, view=table(shown))
+
+
+@app.command
+def evaluate(run: Path | None = None) -> Outcome:
+    """Scores the checkpoint of a run against the labels and the graph.
+
+    Args:
+        run: The run's folder; by default the newest.
+    """
+    folder = Run.open(run) if run is not None else Run.latest("ccgc")
+    config, result = evaluate_run(folder)
+    found = {
+        "run": folder.folder,
+        "dataset": config.dataset,
+        "protocol": config.protocol,
+        "epoch": result.epoch,
+        **result.scores,
+        **result.graph,
+    }
+    return Outcome(found)
+
+
+@app.command
+def reproduce(
+    *,
+    config: Annotated[ReproduceConfig, FLAT] = ReproduceConfig(),
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+) -> Outcome:
+    """Runs the protocol of the paper's main table, and puts paper and here side by side.
+
+    Args:
+        config: What to run.
+        resume: The folder of an interrupted reproduction; what it has is not run again.
+        output: The folder of all runs.
+    """
+    if resume is not None:
+        run = Run.open(resume)
+        config = run.config(ReproduceConfig)
+    else:
+        run = Run.create("ccgc", "reproduce", config, output)
+    rows, comparison = reproduce_table(config, run)
+    message(f"report: {run.folder / 'report.html'}")
+    data = {"run": run.folder, "results": [asdict(r) for r in rows], "comparison": comparison}
+    return Outcome(data, view=table(comparison))
+
+
+@app.command
+def cluster(
+    edges: Path,
+    *,
+    clusters: Annotated[str, Parameter(help="K, or auto to estimate it.")],
+    features: Path | None = None,
+    labels: Path | None = None,
+    output: Path = Path("clusters.csv"),
+    epochs: int = 400,
+    hops: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Outcome:
+    """Clusters your own graph: a table node, cluster, confidence comes out.
+
+    Args:
+        edges: The edge list, CSV, parquet or npz: columns source and target, optionally weight.
+        clusters: K, or auto.
+        features: The feature table: a column node and numeric columns. Without it the one-hot
+            degree of a node is its feature.
+        labels: A table of node and label, used for scores only.
+        output: The table to write, .csv or .parquet.
+        epochs: Number of passes.
+        hops: Smoothing steps; by default chosen without labels.
+        learning_rate: Step size; by default chosen without labels.
+        batch_size: Nodes a step; by default all of them.
+        seed: Seed of all random numbers.
+        device: auto, cpu, cuda or mps.
+    """
+    from tenfold.ccgc.clusters import estimate_clusters
+    from tenfold.ccgc.data import read_tables
+
+    if output.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--output {output}: unknown kind of table; expected .csv or .parquet")
+    if clusters != "auto" and not (clusters.isdigit() and int(clusters) > 0):
+        raise InputError(f"--clusters {clusters}: expected a whole number >= 1, or auto")
+    data, names = read_tables(edges, features, labels)
+    tried: dict[int, float] = {}
+    if clusters == "auto":
+        number, tried = estimate_clusters(data, seed=seed)
+        message(f"{number} clusters have the best silhouette")
+    else:
+        number = int(clusters)
+    config = TrainConfig(
+        dataset=str(edges),
+        clusters=number,
+        epochs=epochs,
+        warm_up=min(TrainConfig.warm_up, epochs // 8 + 1),
+        hops=hops,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+    config, data, _, fabric = resolve(config, data)
+    result = train_model(config, data, fabric)
+    _write_clusters(output, names, result.labels, result.confidence)
+    sizes = [int((result.labels == k).sum()) for k in range(number)]
+    rows = [
+        {
+            "cluster": k,
+            "nodes": sizes[k],
+            "mean confidence": float(result.confidence[result.labels == k].mean())
+            if sizes[k]
+            else None,
+        }
+        for k in range(number)
+    ]
+    found = {
+        "output": output,
+        "clusters": number,
+        "silhouettes": tried,
+        "hops": config.hops,
+        "learning_rate": config.learning_rate,
+        "sizes": sizes,
+        "graph": result.graph,
+        "scores": result.scores,
+    }
+    message(f"wrote {output}")
+    return Outcome(found, view=table(rows))
+
+
+@data_app.command(name="list")
+def list_data() -> Outcome:
+    """Lists the data sets: where each is looked for and whether it is there."""
+    from tenfold.ccgc.data.catalogue import CATALOGUE, COUNTS
+    from tenfold.shared.datasets import data_root, status
+
+    rows = []
+    for name, dataset in CATALOGUE.items():
+        states = {file.state for file in status(dataset)}
+        counts = COUNTS[name]
+        rows.append(
+            {
+                "name": name,
+                "title": dataset.title,
+                "nodes": counts["nodes"],
+                "features": counts["features"],
+                "edges": counts["edges"],
+                "classes": len(counts["classes"]),
+                "state": "there" if "missing" not in states else "missing",
+                "folder": data_root() / dataset.folder,
+                "licence": dataset.licence,
+            }
+        )
+    hidden = ("title", "licence")
+    shown = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
+    return Outcome({"datasets": rows}, view=table(shown))
+
+
+@data_app.command
+def fetch(*names: str) -> Outcome:
+    """Downloads data sets from their official addresses and checks them.
+
+    Args:
+        names: The data sets; by default all of them.
+    """
+    from tenfold.shared.datasets import fetch as fetch_files
+
+    return Outcome({"folders": {d.name: fetch_files(d) for d in _datasets(names)}})
+
+
+@data_app.command
+def verify(*names: str) -> Outcome:
+    """Checks files (sha256) and contents (nodes, features, edges, class sizes).
+
+    Args:
+        names: The data sets; by default all that are there.
+    """
+    from tenfold.ccgc.data import load, statistics
+    from tenfold.ccgc.data.catalogue import COUNTS
+    from tenfold.shared.datasets import verify as verify_files
+
+    rows = []
+    for dataset in _datasets(names):
+        wrong = [f for f in verify_files(dataset) if f.state != "ok"]
+        if wrong and not names and all(f.state == "missing" for f in wrong):
+            rows.append({"name": dataset.name, "state": "missing", "problem": ""})
+            continue
+        problem = "; ".join(f"{f.file}: {f.state}" for f in wrong)
+        if not wrong:
+            found = statistics(load(dataset.name))
+            expected = COUNTS[dataset.name]
+            off = [k for k in expected if found[k] != expected[k]]
+            problem = "; ".join(f"{k}: {found[k]}, expected {expected[k]}" for k in off)
+        rows.append(
+            {"name": dataset.name, "state": "wrong" if problem else "ok", "problem": problem}
+        )
+    failed = any(row["state"] == "wrong" for row in rows)
+    return Outcome({"datasets": rows}, view=table(rows), exit_code=int(failed))
+
+
+def _datasets(names: tuple[str, ...]) -> list[Dataset]:
+    from tenfold.ccgc.data.catalogue import CATALOGUE
+    from tenfold.shared.errors import did_you_mean
+
+    for name in names:
+        if name not in CATALOGUE:
+            raise InputError(did_you_mean(name, CATALOGUE, kind="data set"))
+    return [CATALOGUE[name] for name in names or CATALOGUE]
+
+
+def _write_clusters(path: Path, names: object, labels: object, confidence: object) -> None:
+    import numpy as np
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    nodes = np.arange(len(labels)) if names is None else names  # type: ignore[arg-type]
+    made = pyarrow.table({"node": nodes, "cluster": labels, "confidence": confidence})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(made, path)
+    else:
+        pyarrow.csv.write_csv(made, path)
+
+
+def _write_embedding(path: Path, embedding: object) -> None:
+    import numpy as np
+
+    np.save(path, embedding, allow_pickle=False)  # type: ignore[arg-type]

@@ -1,0 +1,47 @@
+"""The two un-shared encoders (card section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from tenfold.ccgc.smoothing import SmoothedFeatures
+
+
+class UnsharedEncoders(nn.Module):
+    """Two linear encoders that share no weights give the two views of a node.
+
+    .. math:: Z_v = \\mathrm{rownorm}(\\tilde X W_v + b_v), \\quad v = 1, 2
+
+    One linear layer each, no activation; torch's default initialisation, view 1 before view 2.
+    They hold ``2 (d D + d)`` parameters.
+
+    Args:
+        in_features: D.
+        embedding_dim: d, 500 in the paper.
+    """
+
+    def __init__(self, in_features: int, embedding_dim: int = 500) -> None:
+        super().__init__()
+        self.view1 = nn.Linear(in_features, embedding_dim)
+        self.view2 = nn.Linear(in_features, embedding_dim)
+
+    def forward(self, x: Tensor | SmoothedFeatures) -> tuple[Tensor, Tensor]:
+        """Embeds nodes.
+
+        Args:
+            x: smoothed features float32 [N, D].
+
+        Returns:
+            Z1 and Z2, float32 [N, d], rows of norm 1 (a zero row stays zero).
+        """
+        weight = torch.cat([self.view1.weight, self.view2.weight]).T  # one product for both views
+        both = x @ weight + torch.cat([self.view1.bias, self.view2.bias])
+        z1, z2 = both.chunk(2, dim=1)
+        return normalize(z1), normalize(z2)
+
+
+def fuse(z1: Tensor, z2: Tensor) -> Tensor:
+    """The fused embedding ``Z = (Z1 + Z2) / 2`` [N, d], not normalised again (section 4.3)."""
+    return (z1 + z2) / 2

@@ -1,0 +1,127 @@
+"""The losses and the confident nodes (card sections 4.3 and 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+ALPHA = 0.5  # weight of the negative loss in the paper
+
+
+def confident_nodes(distances: Tensor, tau: float = 0.5) -> Tensor:
+    """The high-confidence set: the ``tau`` N nodes nearest to their centres (section 4.3).
+
+    .. math:: H = \\{ i : h_i < \\theta \\}, \\quad
+              \\theta = \\mathrm{sorted}(h)_{\\lfloor \\tau N \\rfloor}
+
+    The comparison is strict, over all clusters together, so a loose cluster may have no confident
+    node, and H is empty when all distances are equal.
+
+    Args:
+        distances: h, float [N], squared distance of each node to its centre.
+        tau: fraction in [0, 1]; the index is clamped to the last node.
+
+    Returns:
+        bool [N].
+    """
+    rank = min(int(len(distances) * tau), len(distances) - 1)
+    return distances < distances.sort().values[rank]
+
+
+def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
+    """Mean squared error between ``Z1 Z2^T`` and the identity, without the N x N matrix.
+
+    .. math:: \\frac{\\langle Z_1^T Z_1, Z_2^T Z_2 \\rangle_F
+              - 2 \\sum_i \\langle z_{1i}, z_{2i} \\rangle + N}{N^2}
+
+    O(N d^2) time and O(N d + d^2) memory (section 4.5, closed form).
+
+    Args:
+        z1: float [N, d].
+        z2: float [N, d].
+    """
+    nodes = len(z1)
+    return ((z1.T @ z1 * (z2.T @ z2)).sum() - 2 * (z1 * z2).sum() + nodes) / nodes**2
+
+
+def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Mean row of each cluster.
+
+    Args:
+        z: float [n, d].
+        labels: int64 [n].
+        n_clusters: K.
+
+    Returns:
+        float [K, d]; a cluster without rows has mean 0.
+    """
+    weight = torch.zeros(n_clusters, len(z), dtype=z.dtype, device=z.device)
+    weight[labels, torch.arange(len(z), device=z.device)] = 1.0
+    return (weight / weight.sum(1, keepdim=True).clamp(min=1)) @ z
+
+
+def positive_loss_mean_field(means1: Tensor, means2: Tensor) -> Tensor:
+    """Pulls the two views of a cluster together: the expectation over all cross-view pairs.
+
+    .. math:: L_{pos} = \\frac{1}{K'} \\sum_k
+              \\left( 2 - 2 \\langle \\bar z_{1k}, \\bar z_{2k} \\rangle \\right)
+
+    Deterministic, and without pairs to draw (section 4.4, mean-field form).
+
+    Args:
+        means1: float [K', d], mean of Z1 over the confident nodes of each cluster.
+        means2: float [K', d], likewise of Z2.
+    """
+    return (2 - 2 * (means1 * means2).sum(1)).mean()
+
+
+def positive_loss_sampled(
+    z1: Tensor,
+    z2: Tensor,
+    members: list[Tensor],
+    n_clusters: int,
+    sample: Callable[[int, int], Tensor],
+    keep: float = 0.8,
+) -> Tensor:
+    """The official positive loss: a sum over random cross-view pairs of each cluster.
+
+    .. math:: L_{pos} = \\frac{1}{K} \\sum_k \\sum_j
+              \\left( 2 - 2 \\langle z_{1 R^1_j}, z_{2 R^2_j} \\rangle \\right)
+
+    For each cluster two independent subsets of ``int(keep |H_k|)`` confident nodes are drawn
+    without replacement and paired in random order; the sum is not a mean over pairs (section 4.4).
+
+    Args:
+        z1: float [N, d].
+        z2: float [N, d].
+        members: for each cluster used, its confident nodes, int64.
+        n_clusters: K, the divisor.
+        sample: ``sample(n, k)`` draws k distinct numbers below n in random order, int64 [k].
+        keep: fraction of the confident nodes that is drawn.
+    """
+    first, second = [], []
+    for nodes in members:
+        size = int(keep * len(nodes))
+        first.append(nodes[sample(len(nodes), size)])
+        second.append(nodes[sample(len(nodes), size)])
+    products = (z1[torch.cat(first)] * z2[torch.cat(second)]).sum(1)
+    return (2 - 2 * products).sum() / n_clusters
+
+
+def negative_loss(means1: Tensor, means2: Tensor) -> Tensor:
+    """Pushes the centres of different clusters apart across the views.
+
+    .. math:: L_{neg} = \\frac{1}{K'^2} \\sum_{k \\ne l} \\langle c_{1k}, c_{2l} \\rangle^2,
+              \\quad c_{vk} = \\bar z_{vk} / \\lVert \\bar z_{vk} \\rVert
+
+    The zeroed diagonal counts in the mean, as in the official code (section 4.4). Zero for K' = 1.
+
+    Args:
+        means1: float [K', d].
+        means2: float [K', d].
+    """
+    similarity = normalize(means1) @ normalize(means2).T
+    return (similarity - torch.diag(similarity.diagonal())).square().mean()

@@ -1,0 +1,417 @@
+"""The training loop, once, for both protocols.
+
+``final`` (default) never sees a label: gradients are cleared each step, every cluster counts,
+positives are the mean field, and the clustering is the refresh that :mod:`tenfold.ccgc.selection`
+prefers. ``official-best`` repeats the published protocol (card section 5): running sums of
+gradients, the first cluster left out, sampled pairs, the official k-means, and the best refresh
+**chosen with the true labels**.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.ccgc.evaluation import label_scores
+from tenfold.ccgc.kmeans import official_kmeans
+from tenfold.ccgc.model import UnsharedEncoders, fuse
+from tenfold.ccgc.objective import (
+    cluster_means,
+    confident_nodes,
+    negative_loss,
+    positive_loss_mean_field,
+    positive_loss_sampled,
+    warm_up_loss,
+)
+from tenfold.ccgc.selection import BlockGraph, ClusterSpace, Quality, cluster
+from tenfold.ccgc.smoothing import SmoothedFeatures
+from tenfold.shared import compute
+from tenfold.shared.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Protocol = Literal["final", "official-best"]
+
+ROWS_AT_ONCE = 8192  # nodes are embedded in blocks of this many
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. What is not given is the paper's value or chosen without labels."""
+
+    dataset: str = "digits"
+    """The graph: a data set by name, digits, generated:N, pyg:Class/Name, a folder or an .npz."""
+    protocol: Protocol = "final"
+    """final never sees labels; official-best repeats the published protocol, labels included."""
+    clusters: int | None = None
+    """K; by default the number of classes of the data set."""
+    hops: int | None = None
+    """t, the number of smoothing steps; by default chosen without labels."""
+    learning_rate: float | None = None
+    """The step size of Adam; by default chosen without labels."""
+    epochs: int = 400
+    """Number of passes."""
+    warm_up: int = 51
+    """Epochs of the identity loss at the beginning."""
+    refresh_every: int = 10
+    """Epochs between two runs of k-means."""
+    embedding_dim: int = 500
+    """d, the width of each view."""
+    tau: float = 0.5
+    """Share of the nodes that is confident."""
+    alpha: float = 0.5
+    """Weight of the negative loss."""
+    keep: float = 0.8
+    """Share of the confident nodes that is paired (official-best only)."""
+    n_init: int = 10
+    """New k-means++ starts at each refresh (final only)."""
+    batch_size: int | None = None
+    """Nodes a step; by default all of them (final only)."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices on each machine; with several, each takes a share of the nodes."""
+    num_nodes: int = 1
+    """Machines."""
+    precision: str = "32-true"
+    """Precision of Lightning Fabric, e.g. 32-true or bf16-mixed."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that no run can have."""
+        limits = {
+            "clusters": (1, None),
+            "hops": (0, None),
+            "epochs": (1, None),
+            "warm_up": (0, None),
+            "refresh_every": (1, None),
+            "embedding_dim": (1, None),
+            "tau": (0, 1),
+            "alpha": (0, None),
+            "keep": (0, 1),
+            "n_init": (1, None),
+            "batch_size": (2, None),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not (low <= value <= (math.inf if high is None else high)):
+                bound = f">= {low}" if high is None else f"from {low} to {high}"
+                raise InputError(f"{name}={value}; expected {bound}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
+        if self.protocol == "official-best" and (self.batch_size or self.devices > 1):
+            raise InputError("protocol='official-best' is full-batch on one device")
+
+
+@dataclass
+class Clustering:
+    """A clustering of the nodes and what is needed to repeat or extend it.
+
+    Attributes:
+        labels: int64 [N].
+        distances: float [N], squared distance to the own centre in the cluster space.
+        centers: float [K, 2 K] in the cluster space (official-best: [K, d]).
+        space: the cluster space; None in official-best, whose k-means runs on Z itself.
+        weights: the encoders' state at that epoch.
+        epoch: when it was found; -1 before training.
+        quality: how it looks without labels (final only).
+        scores: against the labels (official-best only, where they choose).
+    """
+
+    labels: Tensor
+    distances: Tensor
+    centers: Tensor
+    space: ClusterSpace | None
+    weights: dict[str, Tensor]
+    epoch: int
+    quality: Quality | None = None
+    scores: dict[str, float] | None = None
+
+
+class Training:
+    """One training: make it, then :meth:`run` it; in between it can be saved and resumed.
+
+    Args:
+        features: smoothed features of the N nodes.
+        n_clusters: K.
+        config: the run; ``learning_rate`` must be given.
+        graph: the edges, for the label-free choice.
+        y: int64 [N], the true labels; only ``official-best`` takes and uses them.
+        fabric: where to run; by default one made from ``config``.
+    """
+
+    def __init__(
+        self,
+        features: SmoothedFeatures,
+        n_clusters: int,
+        config: TrainConfig,
+        graph: BlockGraph,
+        y: Tensor | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
+        if config.learning_rate is None:
+            raise InputError("learning_rate is not given; expected a number > 0")
+        self.official = config.protocol == "official-best"
+        if self.official and y is None:
+            raise InputError(
+                "protocol='official-best' chooses its epoch with the true labels, and the graph "
+                "has none (y); take protocol='final'"
+            )
+        self.features, self.n_clusters, self.config, self.graph = (
+            features,
+            n_clusters,
+            config,
+            graph,
+        )
+        self.y = y.cpu().numpy() if self.official and y is not None else None
+        self.fabric = fabric or compute.fabric(
+            config.device, config.devices, config.num_nodes, config.precision
+        )
+        # The official code draws from the global generators of NumPy and torch in this order:
+        # k-means start, encoder 1, encoder 2, then the pairs of each epoch and cluster.
+        compute.seed_everything(config.seed)
+        self.generator = torch.Generator(device=features.device).manual_seed(config.seed)
+        self.epoch = -1
+        self.best: Clustering | None = None
+        start = self._official_start() if self.official else None
+        self.encoders = UnsharedEncoders(features.shape[1], config.embedding_dim)
+        optimizer = torch.optim.Adam(
+            self.encoders.parameters(), lr=config.learning_rate, fused=True
+        )
+        self.model, self.optimizer = self.fabric.setup(self.encoders, optimizer)
+        nodes = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
+        self.labels, self.confident = start or (nodes, nodes.bool())
+        self._groups: tuple[Tensor, list[Tensor]] | None = None
+
+    def run(
+        self, on_refresh: Callable[[Training, dict[str, Any]], None] | None = None
+    ) -> Clustering:
+        """Trains to the end and gives the chosen clustering.
+
+        Args:
+            on_refresh: called after each refresh with this object and the metrics of the epoch; the
+                state is then whole and may be saved.
+        """
+        config = self.config
+        if self.epoch < 0 and config.warm_up == 0 and not self.official:
+            self._refresh()  # nothing has been clustered yet
+        while self.epoch < config.epochs - 1:
+            self.epoch += 1
+            loss = self._warm_up() if self.epoch < config.warm_up else self._refine()
+            if loss is None and self.official:
+                continue  # the official code skips the refresh together with the step
+            last = self.epoch == config.epochs - 1
+            if self.epoch % config.refresh_every == 0 or (last and not self.official):
+                metrics = self._refresh()
+                if on_refresh is not None:
+                    shown = float("nan") if loss is None else float(loss)
+                    on_refresh(self, {"epoch": self.epoch, "loss": shown, **metrics})
+        assert self.best is not None
+        return self.best
+
+    def embed(self, weights: dict[str, Tensor] | None = None) -> Iterator[Tensor]:
+        """The fused embedding in blocks of rows [n, d]; with other weights if given."""
+        encoders = self.encoders
+        if weights is not None:
+            encoders = UnsharedEncoders(self.features.shape[1], self.config.embedding_dim)
+            encoders.load_state_dict(weights)
+            encoders.to(self.features.device)
+        yield from embed_blocks(encoders, self.features)
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights and everything else that a later :meth:`load_state_dict` needs."""
+        best = self.best
+        state = {
+            "epoch": self.epoch,
+            "optimizer": self.optimizer.state_dict(),
+            "gradients": [p.grad for p in self.encoders.parameters()] if self.official else None,
+            "labels": self.labels,
+            "confident": self.confident,
+            "generator": self.generator.get_state(),
+            "random": compute.random_state(),
+            "best": best
+            and {
+                "labels": best.labels,
+                "distances": best.distances,
+                "centers": best.centers,
+                "basis": best.space and best.space.basis,
+                "weights": best.weights,
+                "epoch": best.epoch,
+                "quality": best.quality
+                and [best.quality.information, best.quality.balance, best.quality.compactness],
+                "scores": best.scores,
+            },
+        }
+        return self.encoders.state_dict(), state
+
+    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Goes on where another training of the same run stopped."""
+        device = self.features.device
+        self.encoders.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["gradients"] is not None:
+            for parameter, gradient in zip(
+                self.encoders.parameters(), state["gradients"], strict=True
+            ):
+                parameter.grad = None if gradient is None else gradient.to(device)
+        self.epoch = state["epoch"]
+        self.labels = state["labels"].to(device)
+        self.confident = state["confident"].to(device)
+        self.generator.set_state(state["generator"])
+        compute.set_random_state(state["random"])
+        self._groups = None
+        if best := state["best"]:
+            self.best = Clustering(
+                best["labels"].to(device),
+                best["distances"].to(device),
+                best["centers"].to(device),
+                None if best["basis"] is None else ClusterSpace(best["basis"].to(device)),
+                best["weights"],
+                best["epoch"],
+                best["quality"] and Quality(*best["quality"]),
+                best["scores"],
+            )
+
+    def _official_start(self) -> tuple[Tensor, Tensor]:
+        """k-means on the smoothed features: the labels and confident nodes before training."""
+        labels, distances = official_kmeans(self.features.dense, self.n_clusters, _draw_numpy)
+        self._prefer(labels, distances, self.features.dense, {})
+        return labels, confident_nodes(distances, self.config.tau)
+
+    def _warm_up(self) -> Tensor:
+        rows = self._batch()
+        z1, z2 = self.model(self.features if rows is None else self.features.rows(rows))
+        return self._step(warm_up_loss(z1, z2))
+
+    def _refine(self) -> Tensor | None:
+        """One step on the confident nodes; None if fewer than two clusters have any."""
+        nodes, members = self._confident_groups()
+        if len(members) < 2:
+            return None
+        rows = self._batch()
+        if rows is not None:
+            nodes = rows[self.confident[rows]]
+        if self.features.factored:
+            z1, z2 = (z[nodes] for z in self.model(self.features))
+        else:
+            z1, z2 = self.model(self.features.rows(nodes))
+        if self.official:
+            position = torch.full((self.features.shape[0],), -1, device=nodes.device)
+            position[nodes] = torch.arange(len(nodes), device=nodes.device)
+            used = [position[group] for group in members[1:]]  # the smallest label is left out
+            positive = positive_loss_sampled(
+                z1, z2, used, self.n_clusters, _draw_numpy, self.config.keep
+            )
+            means = [torch.stack([z[group].mean(0) for group in used]) for z in (z1, z2)]
+        else:
+            labels = self.labels[nodes]
+            present = labels.bincount(minlength=self.n_clusters) > 0
+            means = [cluster_means(z, labels, self.n_clusters)[present] for z in (z1, z2)]
+            positive = positive_loss_mean_field(*means)
+        return self._step(positive + self.config.alpha * negative_loss(*means))
+
+    def _step(self, loss: Tensor) -> Tensor:
+        if not self.official:
+            self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _batch(self) -> Tensor | None:
+        """The nodes of this step, or None for all of them."""
+        nodes, size = self.features.shape[0], self.config.batch_size
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        if size is None:
+            return (
+                None if world == 1 else torch.arange(rank, nodes, world, device=self.labels.device)
+            )
+        draw = torch.randint(
+            nodes, (world, min(size, nodes)), generator=self.generator, device=self.labels.device
+        )
+        return draw[rank].unique()
+
+    def _confident_groups(self) -> tuple[Tensor, list[Tensor]]:
+        """All confident nodes, and those of each cluster that has any, in order of its label."""
+        if self._groups is None:
+            nodes = self.confident.nonzero()[:, 0]
+            labels = self.labels[nodes]
+            self._groups = nodes, [nodes[labels == k] for k in labels.unique()]
+        return self._groups
+
+    @torch.no_grad()
+    def _refresh(self) -> dict[str, Any]:
+        """k-means on the embedding: new labels, new confident nodes, and perhaps a new best."""
+        self._groups = None
+        if self.official:
+            z = torch.cat(list(self.embed()))
+            labels, distances = official_kmeans(z, self.n_clusters, _draw_numpy)
+            metrics = self._prefer(labels, distances, z, self._weights())
+        else:
+            blocks = list(self.embed())
+            space = ClusterSpace.fit(blocks, self.n_clusters)
+            rows = torch.cat([space.project(block) for block in blocks])
+            del blocks
+            previous = self.labels if self.epoch >= self.config.warm_up else None
+            result, compactness = cluster(
+                rows, self.n_clusters, self.config.n_init, self.generator, previous
+            )
+            labels, distances = result.labels, result.distances
+            quality = self.graph.quality(labels, self.n_clusters, compactness)
+            metrics = quality.as_dict()
+            warm = min(self.config.warm_up, self.config.epochs - 1)
+            best = self.best.quality if self.best else None
+            if self.epoch >= warm and (best is None or quality.score > best.score):
+                self.best = Clustering(
+                    labels, distances, result.centers, space, self._weights(), self.epoch, quality
+                )
+        self.labels = self.fabric.broadcast(labels)
+        self.confident = self.fabric.broadcast(confident_nodes(distances, self.config.tau))
+        sizes = self.labels.bincount(minlength=self.n_clusters)
+        return {**metrics, "smallest": int(sizes.min()), "confident": int(self.confident.sum())}
+
+    def _prefer(
+        self, labels: Tensor, distances: Tensor, rows: Tensor, weights: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Official: keeps the clustering if the true labels say that it is at least as good."""
+        scores = label_scores(self.y, labels.cpu().numpy())
+        if self.best is None or scores["ACC"] >= self.best.scores["ACC"]:  # type: ignore[index]
+            centers = cluster_means(rows, labels, self.n_clusters)
+            self.best = Clustering(
+                labels, distances, centers, None, weights, self.epoch, None, scores
+            )
+        return {key: scores[key] for key in ("ACC", "NMI", "ARI", "F1")}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {key: value.detach().clone() for key, value in self.encoders.state_dict().items()}
+
+
+@torch.no_grad()
+def embed_blocks(encoders: UnsharedEncoders, features: SmoothedFeatures) -> Iterator[Tensor]:
+    """The fused embedding of all nodes, in blocks of rows [n, d]."""
+    if features.factored:
+        yield from fuse(*encoders(features)).split(ROWS_AT_ONCE)
+    else:
+        for block in features.dense.split(ROWS_AT_ONCE):
+            yield fuse(*encoders(block))
+
+
+def with_defaults(config: TrainConfig, hops: int, learning_rate: float) -> TrainConfig:
+    """The configuration with the two choices filled in where they are open."""
+    return replace(
+        config,
+        hops=hops if config.hops is None else config.hops,
+        learning_rate=learning_rate if config.learning_rate is None else config.learning_rate,
+    )
+
+
+def _draw_numpy(n: int, k: int) -> Tensor:
+    """k distinct numbers below n from NumPy's global generator, as the official code draws them."""
+    return torch.as_tensor(np.random.choice(n, k, replace=False))  # noqa: NPY002
