@@ -69,8 +69,8 @@ def block_weights(adjacency: sp.sparray, labels: Any, n_clusters: int) -> np.nda
     row, column = coo.coords
     labels = np.asarray(labels)
     code = labels[row] * n_clusters + labels[column]
-    total = np.bincount(code, weights=coo.data, minlength=n_clusters**2)
-    return total.reshape(n_clusters, n_clusters)
+    total = np.bincount(code, weights=coo.data, minlength=n_clusters**2).astype(np.float64)
+    return total.reshape(n_clusters, n_clusters)  # bincount of nothing counts in integers
 
 
 def modularity(adjacency: sp.sparray, labels: Any) -> float:

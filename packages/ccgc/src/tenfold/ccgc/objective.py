@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import normalize
 
 ALPHA = 0.5  # weight of the negative loss in the paper
@@ -43,8 +44,30 @@ def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
         z1: float [N, d].
         z2: float [N, d].
     """
-    nodes = len(z1)
-    return ((z1.T @ z1 * (z2.T @ z2)).sum() - 2 * (z1 * z2).sum() + nodes) / nodes**2
+    return _WarmUpLoss.apply(z1, z2)
+
+
+class _WarmUpLoss(torch.autograd.Function):
+    """The closed form with its own gradient, ``2 (Z1 Z2^T Z2 - Z2) / N^2`` for view 1.
+
+    Automatic differentiation of the two Gram matrices would take twice the products.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z1: Tensor, z2: Tensor) -> Tensor:
+        gram1, gram2 = z1.T @ z1, z2.T @ z2
+        ctx.save_for_backward(z1, z2, gram1, gram2)  # type: ignore[attr-defined]
+        nodes = len(z1)
+        return ((gram1 * gram2).sum() - 2 * (z1 * z2).sum() + nodes) / nodes**2
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        z1, z2, gram1, gram2 = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale = float(gradient) * 2 / len(z1) ** 2
+        return (
+            torch.addmm(z2, z1, gram2, beta=-scale, alpha=scale),
+            torch.addmm(z1, z2, gram1, beta=-scale, alpha=scale),
+        )
 
 
 def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch.autograd.function import FunctionCtx
 from tenfold.shared.errors import InputError
 
 COLUMN_BLOCK = 64  # columns smoothed at once in float64: bounds memory for wide features
+CACHED_COLUMNS = 125  # columns of a factored product that go through all its factors at once
 SPARSE_COST = 16  # a multiply-add of a sparse product costs about this many dense ones
 
 
@@ -183,19 +184,31 @@ def _csr(pointer: Tensor, column: Tensor, value: Tensor, size: tuple[int, ...]) 
 
 
 class _FactoredProduct(torch.autograd.Function):
-    """``S^t (X W)`` and its gradient ``X^T (S^t G)``; S is symmetric."""
+    """``S^t (X W)`` and its gradient ``X^T (S^t G)``; S is symmetric.
+
+    The columns go through all factors a block at a time, so that a block stays in the cache.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, features: SmoothedFeatures) -> Tensor:
         ctx.features = features  # type: ignore[attr-defined]
-        product = features._x @ weight
-        for _ in range(features.hops):
-            product = features._operator @ product
+        product = weight.new_empty(features.shape[0], weight.shape[1])
+        for start in range(0, weight.shape[1], CACHED_COLUMNS):
+            columns = slice(start, start + CACHED_COLUMNS)
+            block = features._x @ weight[:, columns].contiguous()
+            for _ in range(features.hops):
+                block = features._operator @ block
+            product[:, columns] = block
         return product
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         features: SmoothedFeatures = ctx.features  # type: ignore[attr-defined]
-        for _ in range(features.hops):
-            gradient = features._operator @ gradient
-        return features._x_transposed @ gradient, None
+        product = gradient.new_empty(features.shape[1], gradient.shape[1])
+        for start in range(0, gradient.shape[1], CACHED_COLUMNS):
+            columns = slice(start, start + CACHED_COLUMNS)
+            block = gradient[:, columns].contiguous()
+            for _ in range(features.hops):
+                block = features._operator @ block
+            product[:, columns] = features._x_transposed @ block
+        return product, None
