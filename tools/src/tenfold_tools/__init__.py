@@ -1,0 +1,1 @@
+"""What the maintainers of Tenfold run; see `uv run tools --help`."""
