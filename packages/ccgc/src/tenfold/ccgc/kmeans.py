@@ -149,6 +149,54 @@ def official_kmeans(
     return labels, distances
 
 
+def balanced_kmeans(
+    x: Tensor, centers: Tensor, temperature: float = 0.35, max_iter: int = 30
+) -> KMeansResult:
+    """Lloyd iterations whose assignment draws every cluster towards N / K rows.
+
+    Each iteration finds one offset a cluster such that the soft assignment
+    ``softmax((offset - distance) / s)`` gives all clusters the same mass (Sinkhorn scaling of an
+    entropic transport plan), and assigns each row to the largest ``offset - distance``. The
+    temperature s is ``temperature`` times the mean distance to the nearest centre, so sizes are
+    drawn together without being forced to be equal.
+
+    Args:
+        x: float [N, D].
+        centers: float [K, D], where to begin.
+        temperature: softness; towards 0 the sizes become equal.
+        max_iter: largest number of iterations.
+
+    Returns:
+        ``distances`` are plain squared distances to the own centre.
+    """
+    k, tol = len(centers), 1e-6 * float(x.var(0, correction=0).sum())
+    iteration = 0
+    while iteration < max_iter:
+        iteration += 1
+        distance = squared_distances(x, centers)
+        labels = (distance - _balancing_offsets(distance, temperature)).argmin(1)
+        sums, counts = _sums(x, labels[:, None], k)
+        means = sums[0] / counts[0].clamp(min=1)[:, None]
+        updated = torch.where(counts[0, :, None] > 0, means, centers)
+        shift = float((updated - centers).square().sum())
+        centers = updated
+        if shift <= tol:
+            break
+    distance = squared_distances(x, centers)
+    labels = (distance - _balancing_offsets(distance, temperature)).argmin(1)
+    own = distance.gather(1, labels[:, None])[:, 0]
+    return KMeansResult(labels, centers, own, float(own.sum(dtype=torch.float64)), iteration)
+
+
+def _balancing_offsets(distance: Tensor, temperature: float) -> Tensor:
+    scale = temperature * float(distance.min(1).values.mean()) + 1e-12
+    offsets = torch.zeros(distance.shape[1], dtype=distance.dtype, device=distance.device)
+    for _ in range(30):
+        mass = torch.softmax((offsets - distance) / scale, 1).mean(0)
+        offsets = offsets - scale * (mass * len(mass)).clamp(min=1e-9).log()
+    return offsets
+
+
 def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row.
 

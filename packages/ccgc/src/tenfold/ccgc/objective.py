@@ -44,7 +44,9 @@ def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
         z1: float [N, d].
         z2: float [N, d].
     """
-    return _WarmUpLoss.apply(z1, z2)
+    with torch.autocast(z1.device.type, enabled=False):  # the gradient needs one precision
+        wide = torch.promote_types(z1.dtype, torch.float32)
+        return _WarmUpLoss.apply(z1.to(wide), z2.to(wide))
 
 
 class _WarmUpLoss(torch.autograd.Function):
@@ -56,7 +58,7 @@ class _WarmUpLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z1: Tensor, z2: Tensor) -> Tensor:
         gram1, gram2 = z1.T @ z1, z2.T @ z2
-        ctx.save_for_backward(z1, z2, gram1, gram2)  # type: ignore[attr-defined]
+        ctx.save_for_backward(z1, z2, gram1, gram2)
         nodes = len(z1)
         return ((gram1 * gram2).sum() - 2 * (z1 * z2).sum() + nodes) / nodes**2
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tenfold.ccgc.kmeans import KMeansResult, kmeans
+from tenfold.ccgc.kmeans import KMeansResult, balanced_kmeans, kmeans
 
+MODULAR = 0.3  # modularity from which a graph has communities (Newman & Girvan 2004)
 MINI_BATCH_FROM = 200_000  # rows from which k-means takes mini-batches
 
 
@@ -70,8 +71,7 @@ class BlockGraph:
             labels: int64 [N].
             n_clusters: K.
         """
-        blocks = torch.zeros(n_clusters**2, dtype=torch.float64, device=labels.device)
-        blocks.index_add_(0, labels[self.source] * n_clusters + labels[self.target], self.weight)
+        blocks = self._blocks(labels, n_clusters)
         total = blocks.sum()
         if total == 0:
             return 0.0
@@ -80,6 +80,20 @@ class BlockGraph:
         present = blocks > 0
         edges = blocks[present] / total
         return float((edges * (edges / expected[present]).log()).sum())
+
+    def modularity(self, labels: Tensor, n_clusters: int) -> float:
+        """Newman's modularity of a clustering of all nodes.
+
+        Args:
+            labels: int64 [N].
+            n_clusters: K.
+        """
+        blocks = self._blocks(labels, n_clusters).view(n_clusters, n_clusters)
+        total = blocks.sum()
+        if total == 0:
+            return 0.0
+        degree = blocks.sum(1) / total
+        return float(blocks.trace() / total - degree.square().sum())
 
     def quality(self, labels: Tensor, n_clusters: int, compactness: float) -> Quality:
         """Judges a clustering of all nodes; K = 1 has no information and no balance."""
@@ -90,17 +104,27 @@ class BlockGraph:
         scale = math.log(n_clusters)
         return Quality(self.information(labels, n_clusters) / scale, entropy / scale, compactness)
 
+    def _blocks(self, labels: Tensor, n_clusters: int) -> Tensor:
+        """Edge weight between clusters, [K * K]."""
+        blocks = torch.zeros(n_clusters**2, dtype=torch.float64, device=labels.device)
+        code = labels[self.source] * n_clusters + labels[self.target]
+        return blocks.index_add_(0, code, self.weight)
+
 
 @dataclass(frozen=True)
 class ClusterSpace:
     """The plane in which k-means runs: the leading directions of the fused embedding.
 
     After the warm-up the embedding is nearly white, and k-means on all its d directions follows
-    noise. Its 2 K leading right singular directions hold the clusters; rows are normalised there,
-    so that direction alone counts.
+    noise. Its 2 K leading singular directions hold the clusters. Each is scaled by the square root
+    of its singular value, half-way between the embedding as it is and a whitened one, and rows are
+    normalised, so that direction alone counts:
+
+    .. math:: Z = U \\Sigma V^T, \\quad
+              \\mathrm{rows} = \\mathrm{rownorm}(U_{2K} \\Sigma_{2K}^{1/2})
 
     Attributes:
-        basis: float [d, 2 K], orthonormal columns.
+        basis: float [d, 2 K]; the rows are ``rownorm(Z basis)``.
     """
 
     basis: Tensor
@@ -113,8 +137,10 @@ class ClusterSpace:
             product = block.T @ block
             gram = product if gram is None else gram.add_(product)
         assert gram is not None
-        vectors = torch.linalg.eigh(gram.double()).eigenvectors[:, -2 * n_clusters :]
-        return ClusterSpace(vectors.to(gram.dtype).contiguous())
+        squares, vectors = torch.linalg.eigh(gram.double())
+        squares, vectors = squares[-2 * n_clusters :], vectors[:, -2 * n_clusters :]
+        scale = squares.clamp(min=1e-12 * float(squares[-1])).pow(-0.25)
+        return ClusterSpace((vectors * scale).to(gram.dtype).contiguous())
 
     def project(self, z: Tensor) -> Tensor:
         """Rows of a fused embedding [N, d] as unit rows [N, 2 K]."""
@@ -127,6 +153,7 @@ def cluster(
     n_init: int,
     generator: torch.Generator | None,
     previous: Tensor | None = None,
+    balanced: bool = False,
 ) -> tuple[KMeansResult, float]:
     """k-means in the cluster space, from several new starts and from the previous labels.
 
@@ -136,6 +163,7 @@ def cluster(
         n_init: number of new k-means++ starts.
         generator: source of randomness.
         previous: int64 [N], the labels before, one more start.
+        balanced: ends with :func:`~tenfold.ccgc.kmeans.balanced_kmeans`.
 
     Returns:
         The result of least inertia, and its compactness (1 - inertia / total variance).
@@ -158,5 +186,7 @@ def cluster(
         kept = kmeans(rows, n_clusters, init=means, tol=1e-3, max_iter=100, batch_size=batch)
         if kept.inertia < best.inertia:
             best = kept
+    if balanced:
+        best = balanced_kmeans(rows, best.centers)
     total = float((rows - rows.mean(0)).square().sum())
     return best, 1 - best.inertia / total if total > 0 else 1.0

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from tenfold.ccgc.selection import BlockGraph, Quality
 from tenfold.ccgc.smoothing import SmoothedFeatures, normalized_adjacency
-from tenfold.ccgc.training import TrainConfig, Training, with_defaults
+from tenfold.ccgc.training import TrainConfig, Training, weighted_features, with_defaults
 from tenfold.shared.progress import progress
 
 if TYPE_CHECKING:
@@ -54,12 +54,13 @@ def choose_settings(
     weight = getattr(data, "edge_weight", None)
     operator = normalized_adjacency(data.edge_index, data.num_nodes, weight)
     graph = BlockGraph(data.edge_index, weight)
+    x = weighted_features(data, config)
     hops_open = HOPS if config.hops is None else (config.hops,)
     rates_open = LEARNING_RATES if config.learning_rate is None else (config.learning_rate,)
     trials = []
     with progress("choosing hops and learning rate", total=len(hops_open) * len(rates_open)) as bar:
         for hops in hops_open:
-            features = SmoothedFeatures(operator, data.x, hops)
+            features = SmoothedFeatures(operator, x, hops)
             for rate in rates_open:
                 pilot = with_defaults(config, hops, rate)
                 found = Training(features, config.clusters, pilot, graph, fabric=fabric).run()

@@ -150,7 +150,8 @@ class SmoothedFeatures:
     def __matmul__(self, weight: Tensor) -> Tensor:
         """``X~ W`` for a float32 weight [D, M], differentiable in the weight."""
         if self.factored:
-            return _FactoredProduct.apply(weight, self)
+            with torch.autocast(weight.device.type, enabled=False):  # no sparse half precision
+                return _FactoredProduct.apply(weight, self)
         return self.dense @ weight
 
     def rows(self, index: Tensor) -> SmoothedFeatures:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from tenfold.ccgc.evaluation import label_scores
 from tenfold.ccgc.kmeans import official_kmeans
@@ -29,8 +30,9 @@ from tenfold.ccgc.objective import (
     positive_loss_sampled,
     warm_up_loss,
 )
-from tenfold.ccgc.selection import BlockGraph, ClusterSpace, Quality, cluster
+from tenfold.ccgc.selection import MODULAR, BlockGraph, ClusterSpace, Quality, cluster
 from tenfold.ccgc.smoothing import SmoothedFeatures
+from tenfold.ccgc.weighting import are_term_counts, inverse_document_frequency
 from tenfold.shared import compute
 from tenfold.shared.errors import InputError
 
@@ -70,6 +72,10 @@ class TrainConfig:
     """Weight of the negative loss."""
     keep: float = 0.8
     """Share of the confident nodes that is paired (official-best only)."""
+    weighting: Literal["auto", "idf", "none"] = "auto"
+    """idf weights features by rarity; auto does so for term counts (final only)."""
+    balance: Literal["auto", "always", "never"] = "auto"
+    """Draw cluster sizes together; auto does so in graphs without communities (final only)."""
     n_init: int = 10
     """New k-means++ starts at each refresh (final only)."""
     batch_size: int | None = None
@@ -107,6 +113,10 @@ class TrainConfig:
                 raise InputError(f"{name}={value}; expected {bound}")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
+        if self.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            raise InputError(
+                f"precision={self.precision!r}; expected '32-true', '16-mixed' or 'bf16-mixed'"
+            )
         if self.protocol == "official-best" and (self.batch_size or self.devices > 1):
             raise InputError("protocol='official-best' is full-batch on one device")
 
@@ -181,6 +191,7 @@ class Training:
         self.generator = torch.Generator(device=features.device).manual_seed(config.seed)
         self.epoch = -1
         self.best: Clustering | None = None
+        self.balanced: bool | None = None  # decided at the first refresh
         start = self._official_start() if self.official else None
         self.encoders = UnsharedEncoders(features.shape[1], config.embedding_dim)
         optimizer = torch.optim.Adam(
@@ -235,6 +246,7 @@ class Training:
             "gradients": [p.grad for p in self.encoders.parameters()] if self.official else None,
             "labels": self.labels,
             "confident": self.confident,
+            "balanced": self.balanced,
             "generator": self.generator.get_state(),
             "random": compute.random_state(),
             "best": best
@@ -267,6 +279,7 @@ class Training:
         self.confident = state["confident"].to(device)
         self.generator.set_state(state["generator"])
         compute.set_random_state(state["random"])
+        self.balanced = state["balanced"]
         self._groups = None
         if best := state["best"]:
             self.best = Clustering(
@@ -303,6 +316,8 @@ class Training:
             z1, z2 = (z[nodes] for z in self.model(self.features))
         else:
             z1, z2 = self.model(self.features.rows(nodes))
+        if len(nodes) == 0:  # none in this batch; other processes still wait for a gradient
+            return self._step(0 * (z1.sum() + z2.sum()))
         if self.official:
             position = torch.full((self.features.shape[0],), -1, device=nodes.device)
             position[nodes] = torch.arange(len(nodes), device=nodes.device)
@@ -360,8 +375,10 @@ class Training:
             rows = torch.cat([space.project(block) for block in blocks])
             del blocks
             previous = self.labels if self.epoch >= self.config.warm_up else None
+            if self.balanced is None:
+                self.balanced = self._is_without_communities(rows)
             result, compactness = cluster(
-                rows, self.n_clusters, self.config.n_init, self.generator, previous
+                rows, self.n_clusters, self.config.n_init, self.generator, previous, self.balanced
             )
             labels, distances = result.labels, result.distances
             quality = self.graph.quality(labels, self.n_clusters, compactness)
@@ -376,6 +393,13 @@ class Training:
         self.confident = self.fabric.broadcast(confident_nodes(distances, self.config.tau))
         sizes = self.labels.bincount(minlength=self.n_clusters)
         return {**metrics, "smallest": int(sizes.min()), "confident": int(self.confident.sum())}
+
+    def _is_without_communities(self, rows: Tensor) -> bool:
+        """Whether the first clustering is hardly denser inside than chance: a graph of roles."""
+        if self.config.balance != "auto":
+            return self.config.balance == "always"
+        first, _ = cluster(rows, self.n_clusters, self.config.n_init, self.generator)
+        return self.graph.modularity(first.labels, self.n_clusters) < MODULAR
 
     def _prefer(
         self, labels: Tensor, distances: Tensor, rows: Tensor, weights: dict[str, Tensor]
@@ -401,6 +425,15 @@ def embed_blocks(encoders: UnsharedEncoders, features: SmoothedFeatures) -> Iter
     else:
         for block in features.dense.split(ROWS_AT_ONCE):
             yield fuse(*encoders(block))
+
+
+def weighted_features(data: Data, config: TrainConfig) -> Tensor:
+    """The features [N, D] as the configuration weights them."""
+    x: Tensor = data.x
+    use = config.weighting == "idf" or (config.weighting == "auto" and are_term_counts(x))
+    if config.protocol == "official-best" or not use:
+        return x
+    return x * inverse_document_frequency(x)
 
 
 def with_defaults(config: TrainConfig, hops: int, learning_rate: float) -> TrainConfig:

@@ -22,7 +22,7 @@ def as_data(graph: Graph) -> Data:
     """A checked, symmetric PyG ``Data`` of any accepted form of a graph.
 
     Args:
-        graph: a ``Data`` with ``x``, ``edge_index`` and optionally ``edge_weight`` [E] and ``y``, or
+        graph: a ``Data`` with ``x``, ``edge_index``, perhaps ``edge_weight`` [E] and ``y``, or
             ``(adjacency, features)`` with an N x N matrix and an N x D matrix.
 
     Returns:
@@ -128,8 +128,8 @@ def _assemble(matrix: sp.csr_array, x: Tensor, y: Tensor | None, weighted: bool)
             "with the larger of its two weights",
             stacklevel=3,
         )
-    if x.layout == torch.strided:
-        check_finite(x)
+    x = x.to_dense() if x.layout != torch.strided else x
+    check_finite(x)
     coo = symmetric.tocoo()
     edge_index = torch.as_tensor(np.stack(coo.coords).astype(np.int64))
     data = Data(x=x, edge_index=edge_index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,17 +74,10 @@ def read_gnn_benchmark(path: Path) -> Data:
     The stored graph is directed; every edge is taken in both directions with weight 1.
     """
     archive = _load_array(path)
-    try:
-        adjacency = _csr(archive, "adj")
-        features = (
-            _csr(archive, "attr") if "attr_data" in archive else np.asarray(archive["attr_matrix"])
-        )
-        labels = archive["labels"]
-    except KeyError as error:
-        raise InputError(
-            f"{path}: no array {error}; expected adj_data, adj_indices, adj_indptr, adj_shape, "
-            "attr_* and labels"
-        ) from error
+    adjacency = _csr(archive, "adj", path)
+    sparse = "attr_data" in archive
+    features = _csr(archive, "attr", path) if sparse else _member(archive, "attr_matrix", path)
+    labels = _member(archive, "labels", path)
     row, column = adjacency.tocoo().coords
     return from_adjacency(_unweighted(row, column, adjacency.shape[0]), features, labels)
 
@@ -153,7 +147,13 @@ def read_tables(
         twice = next(n for n, c in collections.Counter(names.tolist()).items() if c > 1)
         raise InputError(f"{features}: node {twice!r} stands more than once")
     source, target = (_numbered(end, index, edges) for end in ends)
-    weight = edge_table.get("weight", np.ones(len(source))).astype(np.float64)
+    weight = edge_table.get("weight", np.ones(len(source)))
+    if len(weight) and not np.issubdtype(weight.dtype, np.number):
+        raise InputError(f"{edges}: column 'weight' is not numeric")
+    weight = weight.astype(np.float64)
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        row = int((~(np.isfinite(weight) & (weight >= 0))).argmax())
+        raise InputError(f"{edges}: row {row} has weight {weight[row]}; expected finite >= 0")
     adjacency = sp.coo_array((weight, (source, target)), shape=(len(names), len(names)))
     flipped = sp.coo_array((weight, (target, source)), shape=adjacency.shape)
     symmetric = adjacency.tocsr().maximum(flipped.tocsr()) if weight.size else adjacency.tocsr()
@@ -167,8 +167,11 @@ def read_tables(
         label_table = _read_table(labels)
         rows = _numbered(_column(label_table, "node", 0, labels), index, labels)
         values = _column(label_table, "label", 1, labels)
-        if len(set(rows.tolist())) != len(names):
-            raise InputError(f"{labels}: {len(set(rows.tolist()))} labels for {len(names)} nodes")
+        counts = np.bincount(rows, minlength=len(names))
+        if counts.max() > 1:
+            raise InputError(f"{labels}: node {names[counts.argmax()]!s} stands more than once")
+        if counts.min() < 1:
+            raise InputError(f"{labels}: {len(rows)} labels for {len(names)} nodes")
         y = np.empty(len(names), dtype=values.dtype)
         y[rows] = values
     return from_adjacency(symmetric, matrix, y), names
@@ -181,6 +184,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         ("numpy", "dtype"): np.dtype,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # NumPy 2
         ("scipy.sparse.csr", "csr_matrix"): sp.csr_matrix,
         ("scipy.sparse._csr", "csr_matrix"): sp.csr_matrix,
         ("collections", "defaultdict"): collections.defaultdict,
@@ -213,7 +217,7 @@ def _load_array(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a plain numpy file: {error}") from error
 
 
@@ -229,9 +233,23 @@ def _read_numbers(path: Path, skip: int = 0, columns: int = 1) -> np.ndarray:
     return table
 
 
-def _csr(archive: Any, prefix: str) -> sp.csr_array:
-    parts = (archive[f"{prefix}_{part}"] for part in ("data", "indices", "indptr"))
-    return sp.csr_array(tuple(parts), shape=tuple(archive[f"{prefix}_shape"]))
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    """One array of an ``.npz``, which numpy reads only now."""
+    if name not in archive:
+        raise InputError(f"{path}: no array {name!r}; found: {', '.join(archive) or 'nothing'}")
+    try:
+        return archive[name]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: array {name!r} is not a plain one: {error}") from error
+
+
+def _csr(archive: Any, prefix: str, path: Path) -> sp.csr_array:
+    names = ("data", "indices", "indptr", "shape")
+    data, indices, pointer, shape = (_member(archive, f"{prefix}_{n}", path) for n in names)
+    try:
+        return sp.csr_array((data, indices, pointer), shape=tuple(shape))
+    except ValueError as error:
+        raise InputError(f"{path}: {prefix}_* are no CSR matrix: {error}") from error
 
 
 def _unweighted(source: np.ndarray, target: np.ndarray, nodes: int) -> sp.csr_array:
@@ -253,7 +271,7 @@ def _read_table(path: Path) -> dict[str, np.ndarray]:
             archive = _load_array(path)
             table: dict[str, np.ndarray] = {}
             for key in archive.files:
-                values = archive[key]
+                values = _member(archive, key, path)
                 if values.ndim == 2:
                     table.update({f"{key}{i}": column for i, column in enumerate(values.T)})
                 else:
