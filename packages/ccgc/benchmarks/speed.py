@@ -1,6 +1,6 @@
 """Speed and memory against named peers, in turn (A B A B), on this machine.
 
-    uv run --package tenfold-ccgc packages/ccgc/benchmarks/speed.py
+    uv run --isolated --package tenfold-ccgc --group bench packages/ccgc/benchmarks/speed.py
 
 Four comparisons on each graph, the median of the repeats, and ratios (peer / ours):
 
@@ -20,13 +20,13 @@ Four comparisons on each graph, the median of the repeats, and ratios (peer / ou
   where the dense form is cheaper the package takes that one, and the table says so.
 
 Each run is a process of its own, with a short call first, so that imports do not count; memory is
-what it needed at its highest point above what it held before, in MiB. PyAGC lives in an environment
-of its own, since it brings pytorch-frame and ogb:
+what it needed at its highest point above what it held before, in MiB. The group ``bench`` brings
+PyAGC; the python of another environment that has it can be given instead:
 
     uv venv pyagc-env && uv pip install --python pyagc-env/bin/python pyagc torch==2.15.0
-    … speed.py --pyagc pyagc-env/bin/python
+    uv run --package tenfold-ccgc …/speed.py --pyagc pyagc-env/bin/python
 
-Without ``--pyagc`` (and without pyagc in this environment) that comparison is left out.
+Without either, that comparison is left out.
 """
 
 from __future__ import annotations
@@ -187,15 +187,10 @@ def work(name: str, side: int, graph: str, epochs: int) -> dict[str, Any]:
     call, about = prepare_part(x, edge_index, clusters, side)
     call()
     result, first, peak = measured(call)
-    seconds = [first]
-    while sum(seconds) < 2 and len(seconds) < 10:
-        seconds.append(measured(call)[1])
-    return {
-        "seconds": statistics.median(seconds),
-        "peak_mib": peak,
-        **about,
-        **result,
-    }
+    times = [first]
+    while sum(times) < 2 and len(times) < 10:
+        times.append(measured(call)[1])
+    return {"seconds": statistics.median(times), "peak_mib": peak, **about, **result}
 
 
 def measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -226,8 +221,8 @@ def prepare_ccgc(
     from tenfold.ccgc import CCGC
 
     data = Data(x=x, edge_index=edge_index)
-    settings = {"hops": HOPS, "learning_rate": LEARNING_RATE, "epochs": epochs, "device": "cpu"}
-    return lambda: CCGC(clusters, **settings).fit_predict(data).tolist()
+    estimator = CCGC(clusters, hops=HOPS, learning_rate=LEARNING_RATE, epochs=epochs, device="cpu")
+    return lambda: estimator.fit_predict(data).tolist()
 
 
 def prepare_ns4gc(

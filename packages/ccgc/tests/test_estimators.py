@@ -159,7 +159,8 @@ def test_edge_weights_count(maker, planted):
 def test_shuffling_the_labels_changes_nothing_in_the_default_protocol(
     planted, monkeypatch, open_, batch_size
 ):
-    monkeypatch.setattr(settings, "HOPS", (1, 3))
+    for kind in ("COMMUNITIES", "ROLES"):
+        monkeypatch.setattr(settings, kind, ((1, 3), 1e-3))
     shuffled, none = planted.clone(), planted.clone()
     shuffled.y = planted.y[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
     none.y = None
@@ -229,22 +230,31 @@ def test_official_best_takes_the_official_settings_without_pilots(planted, monke
 
 @pytest.mark.parametrize(
     ("given", "pairs"),
-    [
-        ({}, [(1, 1e-4), (1, 1e-2), (3, 1e-4), (3, 1e-2)]),
-        ({"hops": 2}, [(2, 1e-4), (2, 1e-2)]),
-        ({"learning_rate": 5e-3}, [(1, 5e-3), (3, 5e-3)]),
-    ],
+    [({}, [(1, 2e-3), (3, 2e-3)]), ({"learning_rate": 5e-3}, [(1, 5e-3), (3, 5e-3)])],
 )
-def test_open_settings_are_chosen_by_the_quality_of_their_pilots(
-    planted, monkeypatch, given, pairs
-):
-    monkeypatch.setattr(settings, "HOPS", (1, 3))
-    monkeypatch.setattr(settings, "LEARNING_RATES", (1e-4, 1e-2))
+def test_open_hops_are_chosen_by_the_quality_of_their_trainings(planted, monkeypatch, given, pairs):
+    monkeypatch.setattr(settings, "COMMUNITIES", ((1, 3), 2e-3))
     estimator = CCGC(3, **QUICK, **given).fit(planted)
     assert [(t.hops, t.learning_rate) for t in estimator.trials_] == pairs
     best = max(estimator.trials_, key=lambda t: t.quality.score)
     assert (estimator.hops_, estimator.learning_rate_) == (best.hops, best.learning_rate)
-    assert estimator.clustering_.quality == best.quality  # the pilot is the run
+    assert estimator.clustering_.quality == best.quality  # the trial is the run
+
+
+def test_a_graph_without_communities_takes_the_settings_for_roles(planted, monkeypatch):
+    monkeypatch.setattr(settings, "COMMUNITIES", ((1,), 2e-3))
+    monkeypatch.setattr(settings, "ROLES", ((2,), 7e-3))
+    random = attributed_graph(300, features=16, clusters=3, mean_degree=20, homophily=0.0)
+    for graph, chosen in ((planted, (1, 2e-3)), (random, (2, 7e-3))):
+        estimator = CCGC(3, **QUICK).fit(graph)
+        assert (estimator.hops_, estimator.learning_rate_) == chosen
+
+
+def test_given_hops_leave_only_the_learning_rate_to_the_kind_of_graph(planted, monkeypatch):
+    monkeypatch.setattr(settings, "COMMUNITIES", ((1, 3), 2e-3))
+    estimator = CCGC(3, **QUICK, hops=2).fit(planted)
+    assert estimator.trials_ == []
+    assert (estimator.hops_, estimator.learning_rate_) == (2, 2e-3)
 
 
 def test_the_history_holds_every_refresh(planted):

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from tenfold.ccgc.data import as_data, attributed_graph, digits_graph, load, read_tables
     from tenfold.ccgc.estimators import CCGC, SCGC, SSGC, KMeansBaseline
     from tenfold.ccgc.evaluation import graph_scores, label_scores
-    from tenfold.ccgc.kmeans import KMeansResult, kmeans
+    from tenfold.ccgc.kmeans import KMeans
     from tenfold.ccgc.model import UnsharedEncoders
     from tenfold.ccgc.smoothing import smooth
     from tenfold.ccgc.training import TrainConfig
@@ -17,14 +17,13 @@ _HOMES = {
     "SCGC": "estimators",
     "SSGC": "estimators",
     "KMeansBaseline": "estimators",
-    "KMeansResult": "kmeans",
+    "KMeans": "kmeans",
     "TrainConfig": "training",
     "UnsharedEncoders": "model",
     "as_data": "data",
     "attributed_graph": "data",
     "digits_graph": "data",
     "graph_scores": "evaluation",
-    "kmeans": "kmeans",
     "label_scores": "evaluation",
     "load": "data",
     "read_tables": "data",
@@ -35,15 +34,14 @@ __all__ = [
     "CCGC",
     "SCGC",
     "SSGC",
+    "KMeans",
     "KMeansBaseline",
-    "KMeansResult",
     "TrainConfig",
     "UnsharedEncoders",
     "as_data",
     "attributed_graph",
     "digits_graph",
     "graph_scores",
-    "kmeans",
     "label_scores",
     "load",
     "read_tables",

@@ -33,7 +33,6 @@ from tenfold.ccgc.training import (
     TrainConfig,
     Training,
     embed_blocks,
-    weighted_features,
 )
 from tenfold.shared import compute
 from tenfold.shared.errors import InputError
@@ -211,7 +210,7 @@ def prepare(data: Data, config: TrainConfig, fabric: Any) -> Training:
         raise InputError("clusters and hops must be given")
     weight = getattr(data, "edge_weight", None)
     operator = normalized_adjacency(data.edge_index, data.num_nodes, weight)
-    features = SmoothedFeatures(operator, weighted_features(data, config), config.hops)
+    features = SmoothedFeatures(operator, data.x, config.hops)
     graph = BlockGraph(data.edge_index, weight)
     y = data.y if config.protocol == "official-best" else None
     return Training(features, config.clusters, config, graph, y, fabric)

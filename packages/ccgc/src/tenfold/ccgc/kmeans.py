@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -115,6 +115,46 @@ def kmeans(
     return KMeansResult(
         labels, centers[best], distances, float(inertia[best]), int(iterations[best])
     )
+
+
+class KMeans:
+    """:func:`kmeans` as an estimator on tensors, on any device.
+
+    Args:
+        n_clusters: K.
+        seed: of the starts.
+        **options: ``init``, ``n_init``, ``max_iter``, ``tol``, ``batch_size`` of :func:`kmeans`.
+
+    Attributes:
+        labels_: int64 [N].
+        cluster_centers_: float [K, D].
+        inertia_: sum of the squared distances to the own centre.
+        n_iter_: Lloyd iterations of the start that was kept.
+    """
+
+    labels_: Tensor
+    cluster_centers_: Tensor
+    inertia_: float
+    n_iter_: int
+
+    def __init__(self, n_clusters: int, *, seed: int = 0, **options: Any) -> None:
+        self.n_clusters, self.seed, self.options = n_clusters, seed, options
+
+    def fit(self, x: Tensor) -> Self:
+        """Clusters the rows of ``x``, float [N, D]."""
+        generator = torch.Generator(device=x.device).manual_seed(self.seed)
+        found = kmeans(x, self.n_clusters, generator=generator, **self.options)
+        self.labels_, self.cluster_centers_ = found.labels, found.centers
+        self.inertia_, self.n_iter_ = found.inertia, found.iterations
+        return self
+
+    def fit_predict(self, x: Tensor) -> Tensor:
+        """:meth:`fit`, and the labels int64 [N]."""
+        return self.fit(x).labels_
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Nearest centre of each row of ``x``, int64 [M]."""
+        return assign(x, self.cluster_centers_)[0]
 
 
 def official_kmeans(

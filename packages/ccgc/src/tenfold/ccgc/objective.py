@@ -38,7 +38,8 @@ def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
     .. math:: \\frac{\\langle Z_1^T Z_1, Z_2^T Z_2 \\rangle_F
               - 2 \\sum_i \\langle z_{1i}, z_{2i} \\rangle + N}{N^2}
 
-    O(N d^2) time and O(N d + d^2) memory (section 4.5, closed form).
+    O(N d^2) time and O(N d + d^2) memory (section 4.5, closed form). Only where N <= d is the
+    N x N matrix the smaller one, and then it is taken.
 
     Args:
         z1: float [N, d].
@@ -57,15 +58,24 @@ class _WarmUpLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, z1: Tensor, z2: Tensor) -> Tensor:
+        nodes = len(z1)
+        if nodes <= z1.shape[1]:
+            error = z1 @ z2.T
+            error.diagonal().sub_(1)
+            ctx.save_for_backward(z1, z2, error)
+            return error.square().mean()
         gram1, gram2 = z1.T @ z1, z2.T @ z2
         ctx.save_for_backward(z1, z2, gram1, gram2)
-        nodes = len(z1)
         return ((gram1 * gram2).sum() - 2 * (z1 * z2).sum() + nodes) / nodes**2
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        z1, z2, gram1, gram2 = ctx.saved_tensors  # type: ignore[attr-defined]
+        z1, z2, *saved = ctx.saved_tensors  # type: ignore[attr-defined]
         scale = float(gradient) * 2 / len(z1) ** 2
+        if len(saved) == 1:
+            error = saved[0] * scale
+            return error @ z2, error.T @ z1
+        gram1, gram2 = saved
         return (
             torch.addmm(z2, z1, gram2, beta=-scale, alpha=scale),
             torch.addmm(z1, z2, gram1, beta=-scale, alpha=scale),

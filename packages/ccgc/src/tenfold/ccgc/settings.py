@@ -1,6 +1,10 @@
 """The choice of hops and learning rate without labels.
 
-Like the stopping rule in :mod:`tenfold.ccgc.selection`, this is the package's own contribution.
+Like the stopping rule in :mod:`tenfold.ccgc.selection`, this is the package's own contribution. Two
+kinds of graph need different settings, and their edges tell them apart: in a graph of communities
+an untrained clustering is already dense inside (modularity of 0.3 or more), and a short, gentle
+training suffices; in a graph of roles (hubs, periphery) it is not, and the role of a node shows
+only after many hops.
 """
 
 from __future__ import annotations
@@ -10,16 +14,17 @@ from typing import TYPE_CHECKING
 
 from torch_geometric.data import Data
 
-from tenfold.ccgc.selection import BlockGraph, Quality
+from tenfold.ccgc.selection import MODULAR, BlockGraph, Quality
 from tenfold.ccgc.smoothing import SmoothedFeatures, normalized_adjacency
-from tenfold.ccgc.training import TrainConfig, Training, weighted_features, with_defaults
+from tenfold.ccgc.training import TrainConfig, Training, with_defaults
 from tenfold.shared.progress import progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-HOPS = (2, 3, 4, 6, 8)
-LEARNING_RATES = (1e-4, 1e-3)
+COMMUNITIES = ((2, 3, 4), 1e-4)  # hops to try and learning rate
+ROLES = ((4, 8, 12), 1e-3)
+PROBE_HOPS = 3  # smoothing at which the kind of graph is decided
 OFFICIAL = (4, 1e-4)  # hops and learning rate of the official settings file (Cora)
 
 
@@ -37,14 +42,18 @@ def choose_settings(
 ) -> tuple[TrainConfig, list[Trial]]:
     """Fills in the hops and the learning rate that a configuration leaves open.
 
+    The kind of graph decides the learning rate and which hops are tried; one training for each
+    number of hops is made, and the one whose clustering has the best
+    :attr:`~tenfold.ccgc.selection.Quality.score` is taken.
+
     Args:
         data: a checked graph, on the fabric's device.
         config: with ``clusters`` given.
-        fabric: where the pilots run.
+        fabric: where the trainings run.
 
     Returns:
-        The configuration with both given, and the trials that were compared (none if nothing was
-        open, or in official-best, which takes the official settings).
+        The configuration with both given, and the trials that were compared (none if the hops were
+        given, or in official-best, which takes the official settings).
     """
     if config.hops is not None and config.learning_rate is not None:
         return config, []
@@ -54,18 +63,22 @@ def choose_settings(
     weight = getattr(data, "edge_weight", None)
     operator = normalized_adjacency(data.edge_index, data.num_nodes, weight)
     graph = BlockGraph(data.edge_index, weight)
-    x = weighted_features(data, config)
-    hops_open = HOPS if config.hops is None else (config.hops,)
-    rates_open = LEARNING_RATES if config.learning_rate is None else (config.learning_rate,)
+    probe = SmoothedFeatures(operator, data.x, PROBE_HOPS)
+    modularity = Training(
+        probe, config.clusters, with_defaults(config, PROBE_HOPS, 1.0), graph, fabric=fabric
+    ).untrained_modularity()
+    hops_open, rate = COMMUNITIES if modularity >= MODULAR else ROLES
+    if config.hops is not None:
+        return with_defaults(config, config.hops, rate), []
     trials = []
-    with progress("choosing hops and learning rate", total=len(hops_open) * len(rates_open)) as bar:
+    with progress("choosing hops", total=len(hops_open)) as bar:
         for hops in hops_open:
-            features = SmoothedFeatures(operator, x, hops)
-            for rate in rates_open:
-                pilot = with_defaults(config, hops, rate)
-                found = Training(features, config.clusters, pilot, graph, fabric=fabric).run()
-                assert found.quality is not None
-                trials.append(Trial(hops, rate, found.quality))
-                bar.update(hops=hops, learning_rate=rate, score=found.quality.score)
+            features = SmoothedFeatures(operator, data.x, hops)
+            pilot = with_defaults(config, hops, rate)
+            found = Training(features, config.clusters, pilot, graph, fabric=fabric).run()
+            assert found.quality is not None
+            assert pilot.learning_rate is not None
+            trials.append(Trial(hops, pilot.learning_rate, found.quality))
+            bar.update(hops=hops, score=found.quality.score)
     best = max(trials, key=lambda trial: trial.quality.score)
     return with_defaults(config, best.hops, best.learning_rate), trials

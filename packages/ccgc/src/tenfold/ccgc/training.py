@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from tenfold.ccgc.evaluation import label_scores
 from tenfold.ccgc.kmeans import official_kmeans
@@ -32,7 +31,6 @@ from tenfold.ccgc.objective import (
 )
 from tenfold.ccgc.selection import MODULAR, BlockGraph, ClusterSpace, Quality, cluster
 from tenfold.ccgc.smoothing import SmoothedFeatures
-from tenfold.ccgc.weighting import are_term_counts, inverse_document_frequency
 from tenfold.shared import compute
 from tenfold.shared.errors import InputError
 
@@ -72,8 +70,6 @@ class TrainConfig:
     """Weight of the negative loss."""
     keep: float = 0.8
     """Share of the confident nodes that is paired (official-best only)."""
-    weighting: Literal["auto", "idf", "none"] = "auto"
-    """idf weights features by rarity; auto does so for term counts (final only)."""
     balance: Literal["auto", "always", "never"] = "auto"
     """Draw cluster sizes together; auto does so in graphs without communities (final only)."""
     n_init: int = 10
@@ -191,7 +187,6 @@ class Training:
         self.generator = torch.Generator(device=features.device).manual_seed(config.seed)
         self.epoch = -1
         self.best: Clustering | None = None
-        self.balanced: bool | None = None  # decided at the first refresh
         start = self._official_start() if self.official else None
         self.encoders = UnsharedEncoders(features.shape[1], config.embedding_dim)
         optimizer = torch.optim.Adam(
@@ -200,6 +195,9 @@ class Training:
         self.model, self.optimizer = self.fabric.setup(self.encoders, optimizer)
         nodes = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
         self.labels, self.confident = start or (nodes, nodes.bool())
+        self.balanced = config.balance == "always"
+        if config.balance == "auto" and not self.official:
+            self.balanced = self.untrained_modularity() < MODULAR
         self._groups: tuple[Tensor, list[Tensor]] | None = None
 
     def run(
@@ -375,8 +373,6 @@ class Training:
             rows = torch.cat([space.project(block) for block in blocks])
             del blocks
             previous = self.labels if self.epoch >= self.config.warm_up else None
-            if self.balanced is None:
-                self.balanced = self._is_without_communities(rows)
             result, compactness = cluster(
                 rows, self.n_clusters, self.config.n_init, self.generator, previous, self.balanced
             )
@@ -394,12 +390,15 @@ class Training:
         sizes = self.labels.bincount(minlength=self.n_clusters)
         return {**metrics, "smallest": int(sizes.min()), "confident": int(self.confident.sum())}
 
-    def _is_without_communities(self, rows: Tensor) -> bool:
-        """Whether the first clustering is hardly denser inside than chance: a graph of roles."""
-        if self.config.balance != "auto":
-            return self.config.balance == "always"
-        first, _ = cluster(rows, self.n_clusters, self.config.n_init, self.generator)
-        return self.graph.modularity(first.labels, self.n_clusters) < MODULAR
+    @torch.no_grad()
+    def untrained_modularity(self) -> float:
+        """Modularity of the clustering that the encoders give now; makes no other change."""
+        blocks = list(self.embed())
+        space = ClusterSpace.fit(blocks, self.n_clusters)
+        rows = torch.cat([space.project(block) for block in blocks])
+        generator = torch.Generator(device=rows.device).manual_seed(self.config.seed)
+        found, _ = cluster(rows, self.n_clusters, self.config.n_init, generator)
+        return self.graph.modularity(found.labels, self.n_clusters)
 
     def _prefer(
         self, labels: Tensor, distances: Tensor, rows: Tensor, weights: dict[str, Tensor]
@@ -425,15 +424,6 @@ def embed_blocks(encoders: UnsharedEncoders, features: SmoothedFeatures) -> Iter
     else:
         for block in features.dense.split(ROWS_AT_ONCE):
             yield fuse(*encoders(block))
-
-
-def weighted_features(data: Data, config: TrainConfig) -> Tensor:
-    """The features [N, D] as the configuration weights them."""
-    x: Tensor = data.x
-    use = config.weighting == "idf" or (config.weighting == "auto" and are_term_counts(x))
-    if config.protocol == "official-best" or not use:
-        return x
-    return x * inverse_document_frequency(x)
 
 
 def with_defaults(config: TrainConfig, hops: int, learning_rate: float) -> TrainConfig:
