@@ -9,6 +9,7 @@ from torch_geometric.data import Data
 
 from tenfold.ccgc.kmeans import kmeans
 from tenfold.ccgc.smoothing import normalized_adjacency, smooth_with
+from tenfold.shared.errors import InputError
 
 ROWS = 2000  # the silhouette is taken over at most this many nodes
 
@@ -26,17 +27,25 @@ def estimate_clusters(
 
     Returns:
         K, and the silhouette of each number that was tried.
+
+    Raises:
+        InputError: fewer than three nodes, or all feature rows are equal.
     """
     from sklearn.metrics import silhouette_score
 
     operator = normalized_adjacency(
         data.edge_index, data.num_nodes, getattr(data, "edge_weight", None)
     )
+    largest = min(largest, data.num_nodes - 1, len(torch.unique(data.x.cpu(), dim=0)))
+    if largest < 2:
+        raise InputError("the number of clusters needs 3 nodes and 2 different feature rows")
     rows = _leading(smooth_with(operator, data.x, hops), largest)
     generator = torch.Generator().manual_seed(seed)
     shown = torch.randperm(len(rows), generator=generator)[:ROWS]
     scores: dict[int, float] = {}
-    for k in range(2, min(largest, len(rows) - 1) + 1):
+    for k in range(2, largest + 1):
+        if len(torch.unique(rows[:, :k], dim=0)) < k:
+            break
         labels = kmeans(rows[:, :k], k, generator=generator).labels[shown].numpy()
         if 1 < len(np.unique(labels)) < len(labels):
             scores[k] = float(silhouette_score(rows[shown, :k].numpy(), labels))
