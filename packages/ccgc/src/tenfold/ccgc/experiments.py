@@ -29,7 +29,7 @@ from tenfold.shared.runs import Measurement, Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 2.0
 PROTOCOLS = {
-    "final": "**final**: no label was seen; hops, learning rate and epoch were chosen without any.",
+    "final": "**final**: no label was seen, neither in training nor in the choice of the epoch.",
     "official-best": "**official-best**: the published protocol. The epoch was chosen **with the "
     "true labels**, so these scores say how good the best refresh was, not what a user would get.",
 }

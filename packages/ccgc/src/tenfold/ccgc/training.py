@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Protocol = Literal["final", "official-best"]
 
+HELD_ROWS = 20_000  # up to this many nodes the whole embedding is held while it is clustered
 ROWS_AT_ONCE = 8192  # nodes are embedded in blocks of this many
 
 
@@ -368,10 +369,7 @@ class Training:
             labels, distances = official_kmeans(z, self.n_clusters, _draw_numpy)
             metrics = self._prefer(labels, distances, z, self._weights())
         else:
-            blocks = list(self.embed())
-            space = ClusterSpace.fit(blocks, self.n_clusters)
-            rows = torch.cat([space.project(block) for block in blocks])
-            del blocks
+            space, rows = self._cluster_rows()
             previous = self.labels if self.epoch >= self.config.warm_up else None
             result, compactness = cluster(
                 rows, self.n_clusters, self.config.n_init, self.generator, previous, self.balanced
@@ -390,12 +388,21 @@ class Training:
         sizes = self.labels.bincount(minlength=self.n_clusters)
         return {**metrics, "smallest": int(sizes.min()), "confident": int(self.confident.sum())}
 
+    def _cluster_rows(self) -> tuple[ClusterSpace, Tensor]:
+        """The cluster space, and all nodes in it [N, 2 K].
+
+        The embedding [N, d] of a large graph is made twice rather than held.
+        """
+        small = self.features.shape[0] <= HELD_ROWS
+        blocks = list(self.embed()) if small else None
+        space = ClusterSpace.fit(self.embed() if blocks is None else blocks, self.n_clusters)
+        made = self.embed() if blocks is None else blocks
+        return space, torch.cat([space.project(block) for block in made])
+
     @torch.no_grad()
     def untrained_modularity(self) -> float:
         """Modularity of the clustering that the encoders give now; makes no other change."""
-        blocks = list(self.embed())
-        space = ClusterSpace.fit(blocks, self.n_clusters)
-        rows = torch.cat([space.project(block) for block in blocks])
+        _, rows = self._cluster_rows()
         generator = torch.Generator(device=rows.device).manual_seed(self.config.seed)
         found, _ = cluster(rows, self.n_clusters, self.config.n_init, generator)
         return self.graph.modularity(found.labels, self.n_clusters)
