@@ -45,7 +45,7 @@ CARD = {
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", CARD)
-def test_the_readers_give_the_counts_of_the_card(real, name):
+def test_the_readers_give_the_counts_of_the_reference(real, name):
     nodes, width, entries, loops, edges, components, classes = CARD[name]
     data = real(name)
     assert data.x.shape == (nodes, width)

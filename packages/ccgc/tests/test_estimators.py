@@ -329,7 +329,7 @@ def test_scgc_trains_on_the_literal_error_between_z1_z2_and_a_plus_i():
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "card"),
+    ("name", "reference"),
     [
         ("bat", [57.00, 39.14, 28.10, 54.43]),
         ("eat", [47.62, 26.35, 20.47, 42.47]),
@@ -337,13 +337,13 @@ def test_scgc_trains_on_the_literal_error_between_z1_z2_and_a_plus_i():
         ("cora", [63.66, 50.76, 40.31, 55.70]),
     ],
 )
-def test_k_means_on_smoothed_features_is_near_the_cards(real, name, card):
+def test_k_means_on_smoothed_features_is_near_the_reference(real, name, reference):
     from tenfold.ccgc import label_scores
 
     data = real(name)
     scores = label_scores(data.y, SSGC(len(data.y.unique()), hops=4).fit_predict(data))
     found = [scores[m] for m in ("ACC", "NMI", "ARI", "F1")]
-    assert found == pytest.approx(card, abs=5)  # the card's own starts are not known
+    assert found == pytest.approx(reference, abs=5)  # the reference's own starts are not known
 
 
 @pytest.mark.parametrize("name", package.__all__)

@@ -27,7 +27,7 @@ LABELLINGS = st.integers(1, 30).flatmap(
 )
 
 
-def test_the_cards_example():
+def test_the_worked_example():
     scores = label_scores([0, 0, 0, 1, 1, 1, 2, 2], [1, 1, 0, 0, 0, 0, 2, 2])
     assert scores["ACC"] == pytest.approx(87.5, abs=1e-9)
     assert scores["NMI"] == pytest.approx(75.50042925, abs=1e-7)

@@ -267,7 +267,7 @@ def literal_official_centers(x, k, seed):
 
 
 def literal_official_kmeans(x, k, seed):
-    """The card's section 4.6, with loops."""
+    """The official start, with loops."""
     centers = literal_official_centers(x, k, seed)
     iterations = 0
     while True:

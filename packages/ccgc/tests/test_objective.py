@@ -86,7 +86,7 @@ def test_a_zero_row_with_zero_bias_stays_zero():
     assert torch.equal(z2, torch.zeros(1, 4))
 
 
-def test_warm_up_loss_of_the_cards_example():
+def test_warm_up_loss_of_the_worked_example():
     assert float(warm_up_loss(Z1, Z2)) == pytest.approx(0.3232232928, abs=5e-8)
 
 
@@ -114,7 +114,7 @@ def test_losses_pass_gradcheck():
     assert torch.autograd.gradcheck(refine, (z1, z2))
 
 
-def test_mean_field_positive_of_the_cards_example():
+def test_mean_field_positive_of_the_worked_example():
     means = cluster_means(Z1, LABELS, 2), cluster_means(Z2, LABELS, 2)
     for k in range(2):
         one = positive_loss_mean_field(means[0][k : k + 1], means[1][k : k + 1])
@@ -134,7 +134,7 @@ def test_mean_field_positive_is_the_expectation_over_all_cross_view_pairs():
     assert float(ours) == pytest.approx(np.mean(per_cluster), rel=1e-12)
 
 
-def test_sampled_positive_with_the_identity_pairing_of_the_card():
+def test_sampled_positive_with_the_identity_pairing_of_the_reference():
     loss = positive_loss_sampled(Z1, Z2, MEMBERS, 2, identity, keep=1.0)
     assert float(loss) == pytest.approx((0 + 0.5857864376 + 0 + 0.5857864376) / 2, abs=1e-9)
     terms = [
@@ -181,7 +181,7 @@ def test_positive_loss_is_zero_only_if_all_rows_of_a_cluster_coincide_in_both_vi
             assert loss(*moved) > 1e-3
 
 
-def test_negative_loss_of_the_cards_example():
+def test_negative_loss_of_the_worked_example():
     means = cluster_means(Z1, LABELS, 2), cluster_means(Z2, LABELS, 2)
     similarity = normalize(means[0]) @ normalize(means[1]).T
     np.testing.assert_allclose(similarity, [[0.92388, 0.38268], [-0.38268, 0.92388]], atol=5e-6)

@@ -12,7 +12,7 @@ PATH = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
 
 
 def reference(adjacency, x, hops):
-    """The card's section 4.1, literally, in dense float64."""
+    """The smoothing of the paper, literally, in dense float64."""
     a = np.array(adjacency, dtype=np.float64)
     np.fill_diagonal(a, 0)
     a += np.eye(len(a))
@@ -42,7 +42,7 @@ def edges(adjacency):
         ),
     ],
 )
-def test_smoothing_a_path_gives_the_numbers_of_the_card(hops, expected):
+def test_smoothing_a_path_gives_the_numbers_of_the_reference(hops, expected):
     np.testing.assert_allclose(smooth(torch.eye(3), PATH, hops), expected, atol=6e-7)
 
 
@@ -59,12 +59,12 @@ FACTS = [  # data, hops, float32 norm, float64 norm, sum
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "hops", "norm32", "norm64", "total"), FACTS)
-def test_real_data_have_the_cards_norm_and_sum(real, name, hops, norm32, norm64, total):
+def test_real_data_have_the_reference_norm_and_sum(real, name, hops, norm32, norm64, total):
     data = real(name)
     smoothed = smooth(data.x, data.edge_index, hops)
     assert smoothed.dtype == torch.float32
     assert float(smoothed.double().sum()) == pytest.approx(total, rel=1e-8)
-    # The card's norms are those of torch's float32 accumulation, up to 2e-4 below the exact ones.
+    # The reference norms are torch's float32 accumulation, up to 2e-4 below the exact ones.
     assert float(smoothed.norm()) == pytest.approx(norm32, rel=2e-5)
     assert float(smoothed.double().norm()) == pytest.approx(norm64, rel=2e-8, abs=1e-6)
 

@@ -70,7 +70,7 @@ def official_bat(real, _official_runs):
 
 
 @pytest.mark.data
-def test_official_mode_on_bat_gives_the_cards_numbers_of_seed_0(official_bat):
+def test_official_mode_on_bat_gives_the_reference_numbers_of_seed_0(official_bat):
     start, made, best, seen = official_bat(0)
     assert percent(start.scores) == [64.89, 40.91, 36.43, 61.28]
     assert start.epoch == -1
@@ -81,7 +81,7 @@ def test_official_mode_on_bat_gives_the_cards_numbers_of_seed_0(official_bat):
 
 
 @pytest.mark.data
-def test_official_mode_on_bat_gives_the_cards_mean_of_seeds_0_to_2(official_bat):
+def test_official_mode_on_bat_gives_the_reference_mean_of_seeds_0_to_2(official_bat):
     best = [official_bat(seed)[2].scores for seed in range(3)]
     mean = [np.mean([scores[name] for scores in best]) for name in ("ACC", "NMI", "ARI", "F1")]
     assert mean == pytest.approx([68.19, 46.81, 40.25, 67.02], abs=0.006)
@@ -310,7 +310,7 @@ def test_a_mini_batch_without_a_confident_node_has_no_nan(planted, monkeypatch):
     assert finite(made)
 
 
-# Edge cases of the card's section 11 -----------------------------------------------------------
+# Edge cases -------------------------------------------------------------------------------
 
 
 def finite(made):

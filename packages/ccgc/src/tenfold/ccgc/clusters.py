@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from tenfold.ccgc.kmeans import kmeans
-from tenfold.ccgc.smoothing import normalized_adjacency, smooth_with
+from tenfold.ccgc.smoothing import operator_of, smooth_with
 from tenfold.shared.errors import InputError
 
 ROWS = 2000  # the silhouette is taken over at most this many nodes
@@ -33,9 +33,7 @@ def estimate_clusters(
     """
     from sklearn.metrics import silhouette_score
 
-    operator = normalized_adjacency(
-        data.edge_index, data.num_nodes, getattr(data, "edge_weight", None)
-    )
+    operator = operator_of(data)
     largest = min(largest, data.num_nodes - 1, len(torch.unique(data.x.cpu(), dim=0)))
     if largest < 2:
         raise InputError("the number of clusters needs 3 nodes and 2 different feature rows")

@@ -25,7 +25,7 @@ from tenfold.ccgc.kmeans import kmeans, squared_distances
 from tenfold.ccgc.model import UnsharedEncoders, fuse
 from tenfold.ccgc.selection import BlockGraph
 from tenfold.ccgc.settings import Trial, choose_settings
-from tenfold.ccgc.smoothing import SmoothedFeatures, normalized_adjacency, smooth_with
+from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of, smooth_with
 from tenfold.ccgc.training import (
     ROWS_AT_ONCE,
     Clustering,
@@ -172,11 +172,8 @@ class CCGC(GraphClusterer):
         training = prepare(data, config, fabric)
         self.history_: list[dict[str, Any]] = []
         self.clustering_ = training.run(lambda _, metrics: self.history_.append(metrics))
-        z = torch.cat(list(training.embed(self.clustering_.weights or None)))
+        z, rows = training.clustered_rows(self.clustering_)
         self.embedding_ = z.cpu().numpy()
-        space = self.clustering_.space
-        rows = training.features.dense if not self.clustering_.weights else z
-        rows = rows if space is None else space.project(rows)
         return rows, self.clustering_.centers, self.clustering_.labels
 
     def transform(self, graph: Graph) -> np.ndarray:
@@ -209,7 +206,7 @@ def prepare(data: Data, config: TrainConfig, fabric: Any) -> Training:
     if config.clusters is None or config.hops is None:
         raise InputError("clusters and hops must be given")
     weight = getattr(data, "edge_weight", None)
-    operator = normalized_adjacency(data.edge_index, data.num_nodes, weight)
+    operator = operator_of(data)
     features = SmoothedFeatures(operator, data.x, config.hops)
     graph = BlockGraph(data.edge_index, weight)
     y = data.y if config.protocol == "official-best" else None
@@ -230,9 +227,7 @@ def embed_graph(
     encoders = UnsharedEncoders(width, dim).to(device)
     encoders.load_state_dict(weights)
     data = data.to(device)
-    operator = normalized_adjacency(
-        data.edge_index, data.num_nodes, getattr(data, "edge_weight", None)
-    )
+    operator = operator_of(data)
     features = SmoothedFeatures(operator, data.x, hops)
     return torch.cat(list(embed_blocks(encoders, features)))
 
@@ -264,14 +259,12 @@ class KMeansBaseline(GraphClusterer):
         return self._rows(as_data(graph)).numpy()
 
     def _rows(self, data: Data) -> Tensor:
-        operator = normalized_adjacency(
-            data.edge_index, data.num_nodes, getattr(data, "edge_weight", None)
-        )
+        operator = operator_of(data)
         return smooth_with(operator, data.x, self.hops)
 
 
 class SSGC(KMeansBaseline):
-    """k-means on the smoothed features, without training (SGC/SSGC type; card section 10).
+    """k-means on the smoothed features, without training (SGC/SSGC type).
 
     Args:
         n_clusters: K.
@@ -286,7 +279,7 @@ class SSGC(KMeansBaseline):
 
 
 class SCGC(GraphClusterer):
-    """Simple contrastive graph clustering: Gaussian noise as the second view (card section 10).
+    """Simple contrastive graph clustering: Gaussian noise as the second view.
 
     Two un-shared linear encoders of the smoothed features; Gaussian noise of standard deviation
     ``sigma`` is added to the second view during training, and the cross-view similarities are
@@ -322,9 +315,7 @@ class SCGC(GraphClusterer):
 
     def _fit(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
         compute.seed_everything(self.seed)
-        operator = normalized_adjacency(
-            data.edge_index, data.num_nodes, getattr(data, "edge_weight", None)
-        )
+        operator = operator_of(data)
         features = SmoothedFeatures(operator, data.x, self.hops)
         keep = data.edge_index[0] != data.edge_index[1]
         loops = torch.arange(data.num_nodes)

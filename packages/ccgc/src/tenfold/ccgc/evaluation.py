@@ -1,4 +1,4 @@
-"""Scores of a clustering: against labels (card section 6) and, without any, against the graph."""
+"""Scores of a clustering: against labels and, without any, against the graph."""
 
 from __future__ import annotations
 

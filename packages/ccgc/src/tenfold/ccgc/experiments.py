@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch_geometric.data import Data
 
 from tenfold.ccgc import pictures
@@ -140,9 +139,7 @@ def evaluate(run: Run) -> tuple[TrainConfig, Result]:
 
 
 def _result(training: Training, data: Data, best: Any, history: list[dict[str, Any]]) -> Result:
-    z = torch.cat(list(training.embed(best.weights or None)))
-    rows = training.features.dense if not best.weights else z
-    rows = rows if best.space is None else best.space.project(rows)
+    z, rows = training.clustered_rows(best)
     labels = best.labels.cpu().numpy()
     embedding = z.cpu().numpy()
     y = getattr(data, "y", None)

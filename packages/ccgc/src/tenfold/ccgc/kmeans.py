@@ -160,7 +160,7 @@ class KMeans:
 def official_kmeans(
     x: Tensor, n_clusters: int, sample: Callable[[int, int], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """k-means exactly as the official CCGC code runs it (card section 4.6).
+    """k-means exactly as the official CCGC code runs it.
 
     One start (:func:`official_centers`); Lloyd iterations until the squared sum of the centres'
     shifts is below 1e-4, at most 501; labels and distances are those of the last assignment, before
@@ -291,7 +291,7 @@ def plus_plus_centers(
 def official_centers(
     x: Tensor, n_clusters: int, sample: Callable[[int, int], Tensor], draws: int = 20
 ) -> Tensor:
-    """The start of the official CCGC code (card section 4.6).
+    """The start of the official CCGC code.
 
     Of ``draws`` random sets of K distinct rows, the one with the smallest total distance from
     **all** rows to **all** K centres is kept, which favours centres near the mean of the data.

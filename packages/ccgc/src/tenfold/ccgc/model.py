@@ -1,4 +1,4 @@
-"""The two un-shared encoders (card section 4.2)."""
+"""The two un-shared encoders."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ class UnsharedEncoders(nn.Module):
 
 
 def fuse(z1: Tensor, z2: Tensor) -> Tensor:
-    """The fused embedding ``Z = (Z1 + Z2) / 2`` [N, d], not normalised again (section 4.3)."""
+    """The fused embedding ``Z = (Z1 + Z2) / 2`` [N, d], not normalised again."""
     return (z1 + z2) / 2

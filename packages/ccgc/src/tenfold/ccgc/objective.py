@@ -1,4 +1,4 @@
-"""The losses and the confident nodes (card sections 4.3 and 4.4)."""
+"""The losses and the confident nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALPHA = 0.5  # weight of the negative loss in the paper
 
 
 def confident_nodes(distances: Tensor, tau: float = 0.5) -> Tensor:
-    """The high-confidence set: the ``tau`` N nodes nearest to their centres (section 4.3).
+    """The high-confidence set: the ``tau`` N nodes nearest to their centres.
 
     .. math:: H = \\{ i : h_i < \\theta \\}, \\quad
               \\theta = \\mathrm{sorted}(h)_{\\lfloor \\tau N \\rfloor}
@@ -38,7 +38,7 @@ def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
     .. math:: \\frac{\\langle Z_1^T Z_1, Z_2^T Z_2 \\rangle_F
               - 2 \\sum_i \\langle z_{1i}, z_{2i} \\rangle + N}{N^2}
 
-    O(N d^2) time and O(N d + d^2) memory (section 4.5, closed form). Only where N <= d is the
+    O(N d^2) time and O(N d + d^2) memory. Only where N <= d is the
     N x N matrix the smaller one, and then it is taken.
 
     Args:
@@ -104,7 +104,7 @@ def positive_loss_mean_field(means1: Tensor, means2: Tensor) -> Tensor:
     .. math:: L_{pos} = \\frac{1}{K'} \\sum_k
               \\left( 2 - 2 \\langle \\bar z_{1k}, \\bar z_{2k} \\rangle \\right)
 
-    Deterministic, and without pairs to draw (section 4.4, mean-field form).
+    Deterministic, and without pairs to draw.
 
     Args:
         means1: float [K', d], mean of Z1 over the confident nodes of each cluster.
@@ -127,7 +127,7 @@ def positive_loss_sampled(
               \\left( 2 - 2 \\langle z_{1 R^1_j}, z_{2 R^2_j} \\rangle \\right)
 
     For each cluster two independent subsets of ``int(keep |H_k|)`` confident nodes are drawn
-    without replacement and paired in random order; the sum is not a mean over pairs (section 4.4).
+    without replacement and paired in random order; the sum is not a mean over pairs.
 
     Args:
         z1: float [N, d].
@@ -152,7 +152,7 @@ def negative_loss(means1: Tensor, means2: Tensor) -> Tensor:
     .. math:: L_{neg} = \\frac{1}{K'^2} \\sum_{k \\ne l} \\langle c_{1k}, c_{2l} \\rangle^2,
               \\quad c_{vk} = \\bar z_{vk} / \\lVert \\bar z_{vk} \\rVert
 
-    The zeroed diagonal counts in the mean, as in the official code (section 4.4). Zero for K' = 1.
+    The zeroed diagonal counts in the mean, as in the official code. Zero for K' = 1.
 
     Args:
         means1: float [K', d].

@@ -1,7 +1,7 @@
 """Where clusters are looked for, and how one clustering is preferred to another without labels.
 
 This module is this package's own contribution, not the paper's. It replaces the choice of the best
-epoch by the true labels (card section 5, point 3) in the default protocol.
+epoch by the true labels in the default protocol.
 """
 
 from __future__ import annotations

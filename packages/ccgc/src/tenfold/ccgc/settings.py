@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch_geometric.data import Data
 
 from tenfold.ccgc.selection import MODULAR, BlockGraph, Quality
-from tenfold.ccgc.smoothing import SmoothedFeatures, normalized_adjacency
+from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of
 from tenfold.ccgc.training import TrainConfig, Training, with_defaults
 from tenfold.shared.progress import progress
 
@@ -61,7 +61,7 @@ def choose_settings(
         return with_defaults(config, *OFFICIAL), []
     assert config.clusters is not None
     weight = getattr(data, "edge_weight", None)
-    operator = normalized_adjacency(data.edge_index, data.num_nodes, weight)
+    operator = operator_of(data)
     graph = BlockGraph(data.edge_index, weight)
     probe = SmoothedFeatures(operator, data.x, PROBE_HOPS)
     modularity = Training(

@@ -1,4 +1,4 @@
-"""Laplacian smoothing (card section 4.1): the low-pass filter that replaces graph convolutions.
+"""Laplacian smoothing: the low-pass filter that replaces graph convolutions.
 
 .. math:: \\tilde X = (I - L)^t X = (\\hat D^{-1/2} \\hat A \\hat D^{-1/2})^t X,
           \\quad \\hat A = A + I
@@ -13,6 +13,7 @@ import warnings
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+from torch_geometric.data import Data
 
 from tenfold.shared.errors import InputError
 
@@ -61,6 +62,12 @@ def normalized_adjacency(
     pointer[1:] = torch.bincount(row, minlength=num_nodes).cumsum(0)
     size = (num_nodes, num_nodes)
     return _csr(pointer, column, scale[row] * value * scale[column], size)
+
+
+def operator_of(data: Data) -> Tensor:
+    """:func:`normalized_adjacency` of a graph, with its edge weights if it has any."""
+    weight = getattr(data, "edge_weight", None)
+    return normalized_adjacency(data.edge_index, data.num_nodes, weight)
 
 
 def smooth(x: Tensor, edge_index: Tensor, hops: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 ``final`` (default) never sees a label: gradients are cleared each step, every cluster counts,
 positives are the mean field, and the clustering is the refresh that :mod:`tenfold.ccgc.selection`
-prefers. ``official-best`` repeats the published protocol (card section 5): running sums of
+prefers. ``official-best`` repeats the published protocol: running sums of
 gradients, the first cluster left out, sampled pairs, the official k-means, and the best refresh
 **chosen with the true labels**.
 """
@@ -235,6 +235,12 @@ class Training:
             encoders.load_state_dict(weights)
             encoders.to(self.features.device)
         yield from embed_blocks(encoders, self.features)
+
+    def clustered_rows(self, found: Clustering) -> tuple[Tensor, Tensor]:
+        """The fused embedding [N, d] at a clustering, and the rows that k-means saw there."""
+        z = torch.cat(list(self.embed(found.weights or None)))
+        rows = z if found.weights else self.features.dense  # before training: the features
+        return z, rows if found.space is None else found.space.project(rows)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The weights and everything else that a later :meth:`load_state_dict` needs."""

@@ -1,4 +1,4 @@
-"""Readers of the field's file formats (card section 8). No file is ever executed."""
+"""Readers of the field's file formats. No file is ever executed."""
 
 from __future__ import annotations
 
