@@ -174,8 +174,8 @@ def test_wrong_input_is_one_line_that_says_what_and_what_would_be_right(argv, wo
 def test_reproduce_resumes_and_compares_with_the_paper(tmp_path, capsys, monkeypatch):
     small = _small(200)
     monkeypatch.setattr("tenfold.ccgc.experiments.load", lambda name: small)
-    monkeypatch.setattr("tenfold.ccgc.settings.ROLES", ((2,), 1e-3))
-    monkeypatch.setattr("tenfold.ccgc.settings.COMMUNITIES", ((2,), 1e-3))
+    monkeypatch.setattr("tenfold.ccgc.settings.ROLES", ((("wide", 2),), 1e-3))
+    monkeypatch.setattr("tenfold.ccgc.settings.COMMUNITIES", ((("wide", 2),), 1e-3))
     monkeypatch.setattr("tenfold.ccgc.experiments.PROTOCOLS", {"final": "final"})
     from tenfold.ccgc import experiments
 

@@ -160,7 +160,7 @@ def test_shuffling_the_labels_changes_nothing_in_the_default_protocol(
     planted, monkeypatch, open_, batch_size
 ):
     for kind in ("COMMUNITIES", "ROLES"):
-        monkeypatch.setattr(settings, kind, ((1, 3), 1e-3))
+        monkeypatch.setattr(settings, kind, ((("narrow", 1), ("wide", 3)), 1e-3))
     shuffled, none = planted.clone(), planted.clone()
     shuffled.y = planted.y[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
     none.y = None
@@ -233,7 +233,7 @@ def test_official_best_takes_the_official_settings_without_pilots(planted, monke
     [({}, [(1, 2e-3), (3, 2e-3)]), ({"learning_rate": 5e-3}, [(1, 5e-3), (3, 5e-3)])],
 )
 def test_open_hops_are_chosen_by_the_quality_of_their_trainings(planted, monkeypatch, given, pairs):
-    monkeypatch.setattr(settings, "COMMUNITIES", ((1, 3), 2e-3))
+    monkeypatch.setattr(settings, "COMMUNITIES", ((("wide", 1), ("wide", 3)), 2e-3))
     estimator = CCGC(3, **QUICK, **given).fit(planted)
     assert [(t.hops, t.learning_rate) for t in estimator.trials_] == pairs
     best = max(estimator.trials_, key=lambda t: t.quality.score)
@@ -242,16 +242,43 @@ def test_open_hops_are_chosen_by_the_quality_of_their_trainings(planted, monkeyp
 
 
 def test_a_graph_without_communities_takes_the_settings_for_roles(planted, monkeypatch):
-    monkeypatch.setattr(settings, "COMMUNITIES", ((1,), 2e-3))
-    monkeypatch.setattr(settings, "ROLES", ((2,), 7e-3))
+    monkeypatch.setattr(settings, "COMMUNITIES", ((("wide", 1),), 2e-3))
+    monkeypatch.setattr(settings, "ROLES", ((("wide", 2),), 7e-3))
     random = attributed_graph(300, features=16, clusters=3, mean_degree=20, homophily=0.0)
     for graph, chosen in ((planted, (1, 2e-3)), (random, (2, 7e-3))):
         estimator = CCGC(3, **QUICK).fit(graph)
         assert (estimator.hops_, estimator.learning_rate_) == chosen
 
 
+def test_the_narrow_space_is_preferred_until_it_costs_modularity():
+    quality = settings.Quality(0.5, 0.9, 0.5)
+    narrow = settings.Trial(4, 1e-4, "narrow", 0.70, quality)
+    near, far = (settings.Trial(3, 1e-4, "wide", m, quality) for m in (0.72, 0.73))
+    assert settings.preferred([narrow, near]) is narrow
+    assert settings.preferred([narrow, far]) is far
+    assert settings.preferred([far]) is far
+    better = settings.Trial(8, 1e-4, "wide", 0.1, settings.Quality(0.6, 0.9, 0.5))
+    assert settings.preferred([near, better]) is better
+
+
+def test_a_given_space_leaves_the_hops_open(planted, monkeypatch):
+    monkeypatch.setattr(settings, "COMMUNITIES", ((("narrow", 1), ("wide", 3)), 2e-3))
+    estimator = CCGC(3, **QUICK, space="narrow").fit(planted)
+    assert [(t.space, t.hops) for t in estimator.trials_] == [("narrow", 1), ("narrow", 3)]
+    assert estimator.space_ == "narrow"
+
+
+def test_the_narrow_space_holds_both_views(planted):
+    estimator = CCGC(3, **QUICK, **GIVEN, space="narrow").fit(planted)
+    width = estimator.config.embedding_dim
+    assert estimator.embedding_.shape == (300, 2 * width)
+    np.testing.assert_allclose(np.linalg.norm(estimator.embedding_, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(estimator.transform(planted), estimator.embedding_, atol=1e-5)
+    assert (estimator.predict(planted) == estimator.labels_).mean() >= 0.99
+
+
 def test_given_hops_leave_only_the_learning_rate_to_the_kind_of_graph(planted, monkeypatch):
-    monkeypatch.setattr(settings, "COMMUNITIES", ((1, 3), 2e-3))
+    monkeypatch.setattr(settings, "COMMUNITIES", ((("wide", 1), ("wide", 3)), 2e-3))
     estimator = CCGC(3, **QUICK, hops=2).fit(planted)
     assert estimator.trials_ == []
     assert (estimator.hops_, estimator.learning_rate_) == (2, 2e-3)

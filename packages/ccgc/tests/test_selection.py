@@ -8,7 +8,7 @@ from sklearn.metrics import mutual_info_score
 from tenfold.ccgc.data import attributed_graph
 from tenfold.ccgc.evaluation import modularity
 from tenfold.ccgc.kmeans import squared_distances
-from tenfold.ccgc.selection import BlockGraph, ClusterSpace, cluster
+from tenfold.ccgc.selection import BlockGraph, ClusterSpace, cluster, explained
 
 
 def rows_of(space_dim=6, nodes=200, seed=0):
@@ -19,7 +19,7 @@ def rows_of(space_dim=6, nodes=200, seed=0):
 @pytest.mark.parametrize("block", [30, 100])
 def test_projected_rows_are_the_leading_singular_vectors_times_the_root_of_their_values(block):
     z = torch.randn(100, 20, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 21)
-    rows = ClusterSpace.fit(z.split(block), 2).project(z).double()
+    rows = ClusterSpace.fit(z.split(block), 4).project(z).double()
     u, sigma, _ = torch.linalg.svd(z.double(), full_matrices=False)
     expected = torch.nn.functional.normalize(u[:, :4] * sigma[:4].sqrt())
     assert rows.shape == (100, 4)
@@ -28,22 +28,31 @@ def test_projected_rows_are_the_leading_singular_vectors_times_the_root_of_their
 
 def test_projected_rows_have_norm_one():
     z = torch.randn(50, 20)
-    rows = ClusterSpace.fit([z], 3).project(z)
+    rows = ClusterSpace.fit([z], 6).project(z)
     assert rows.shape == (50, 6)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(50))
 
 
 def test_a_space_wider_than_the_embedding_has_all_its_directions():
     z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    space = ClusterSpace.fit([z], 3)
+    space = ClusterSpace.fit([z], 6)
     assert space.basis.shape == (4, 4)
     assert int(torch.linalg.matrix_rank(space.project(z))) == 4
 
 
 def test_an_embedding_of_low_rank_gives_finite_rows():
     z = torch.outer(torch.rand(50) + 0.5, torch.rand(20))
-    rows = ClusterSpace.fit([z], 3).project(z)
+    rows = ClusterSpace.fit([z], 6).project(z)
     assert torch.isfinite(rows).all()
+
+
+def test_what_a_clustering_explains_is_one_for_equal_rows_and_falls_with_noise():
+    rows = torch.tensor([[0.0, 0], [0, 0], [3, 4], [3, 4]])
+    assert explained(rows, torch.tensor([0, 0, 1, 1]), 2) == pytest.approx(1)
+    assert explained(rows, torch.tensor([0, 1, 0, 1]), 2) == pytest.approx(0)
+    assert explained(rows[:2], torch.tensor([0, 1]), 2) == 1.0  # nothing to explain
+    moved = rows + torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]])
+    assert explained(moved, torch.tensor([0, 0, 1, 1]), 2) == pytest.approx(25 / 29)
 
 
 @pytest.mark.parametrize("seed", range(3))

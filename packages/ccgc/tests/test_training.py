@@ -183,7 +183,9 @@ def assert_same_clustering(left, right):
         assert torch.equal(left.space.basis, right.space.basis)
 
 
-@pytest.mark.parametrize("options", [{}, {"protocol": "official-best"}, {"batch_size": 64}])
+@pytest.mark.parametrize(
+    "options", [{}, {"protocol": "official-best"}, {"batch_size": 64}, {"space": "narrow"}]
+)
 @pytest.mark.parametrize("epoch", [10, 40])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(planted, options, epoch):
     whole, expected = run_and_watch(training(planted, **options))
@@ -197,6 +199,26 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(planted, opt
     best, seen = run_and_watch(resumed)
     assert_same_clustering(best, whole)
     assert seen == [metrics for metrics in expected if metrics["epoch"] > epoch]
+
+
+def test_the_narrow_start_keeps_the_similarities_of_the_features(planted):
+    made = training(planted, space="narrow", embedding_dim=64)  # more than the 16 features
+    rows = torch.nn.functional.normalize(made.features.dense)
+    z = torch.cat(list(made.embed()))
+    torch.testing.assert_close(z @ z.T, rows @ rows.T, atol=1e-4, rtol=0)
+    first, second = made.encoders.view1.weight, made.encoders.view2.weight
+    assert not torch.allclose(first, second, atol=1e-3)  # un-shared: two rotations
+
+
+def test_a_narrow_training_ends_when_the_clustering_leaves_the_features(planted, monkeypatch):
+    values = iter([0.8, 0.75, 0.7, 0.79, 0.7, 0.6, 0.9])
+    module = "tenfold.ccgc.training"
+    monkeypatch.setattr(f"{module}.explained", lambda *_: next(values))
+    made = training(planted, space="narrow", warm_up=1, epochs=400)
+    best, seen = run_and_watch(made)
+    # The bound is 0.95 * 0.8 = 0.76: one refresh below it is passed over, two in a row end it.
+    assert [m["explained"] for m in seen if "explained" in m] == [0.8, 0.75, 0.7]
+    assert best.epoch == seen[-3]["epoch"]
 
 
 @pytest.mark.parametrize("options", [{}, {"protocol": "official-best"}])

@@ -131,7 +131,7 @@ class CCGC(GraphClusterer):
             ``epochs``, ``embedding_dim``, ``tau``, ``batch_size``, ``device``.
 
     Attributes:
-        hops_, learning_rate_: what was used.
+        hops_, learning_rate_, space_: what was used.
         trials_: what the label-free choice compared, empty if nothing was open.
         history_: the metrics of every refresh.
         clustering_: the chosen refresh, with its epoch and quality.
@@ -169,6 +169,7 @@ class CCGC(GraphClusterer):
         assert config.hops is not None
         assert config.learning_rate is not None
         self.hops_, self.learning_rate_ = config.hops, config.learning_rate
+        self.space_ = config.space
         training = prepare(data, config, fabric)
         self.history_: list[dict[str, Any]] = []
         self.clustering_ = training.run(lambda _, metrics: self.history_.append(metrics))
@@ -192,7 +193,8 @@ class CCGC(GraphClusterer):
         weights = self.clustering_.weights
         if not weights:
             raise InputError("the labels chose the state before training, which has no encoder")
-        return embed_graph(as_data(graph), weights, self.hops_, self._centers.device)
+        device, narrow = self._centers.device, self.space_ == "narrow"
+        return embed_graph(as_data(graph), weights, self.hops_, device, narrow)
 
 
 def prepare(data: Data, config: TrainConfig, fabric: Any) -> Training:
@@ -214,9 +216,13 @@ def prepare(data: Data, config: TrainConfig, fabric: Any) -> Training:
 
 
 def embed_graph(
-    data: Data, weights: dict[str, Tensor], hops: int, device: torch.device | str = "cpu"
+    data: Data,
+    weights: dict[str, Tensor],
+    hops: int,
+    device: torch.device | str = "cpu",
+    narrow: bool = False,
 ) -> Tensor:
-    """The fused embedding float32 [N, d] of a graph under trained encoders.
+    """The embedding of a graph under trained encoders: fused [N, d], narrow: both views [N, 2 d].
 
     Raises:
         InputError: the graph has another number of features than the encoders.
@@ -229,7 +235,7 @@ def embed_graph(
     data = data.to(device)
     operator = operator_of(data)
     features = SmoothedFeatures(operator, data.x, hops)
-    return torch.cat(list(embed_blocks(encoders, features)))
+    return torch.cat(list(embed_blocks(encoders, features, narrow)))
 
 
 class KMeansBaseline(GraphClusterer):

@@ -217,7 +217,14 @@ def write_report(
     for name, figure, caption in shown:
         report.picture(figure, name, caption)
     rows = [
-        {"hops": t.hops, "learning rate": t.learning_rate, **t.quality.as_dict()} for t in trials
+        {
+            "hops": t.hops,
+            "space": t.space,
+            "learning rate": t.learning_rate,
+            "modularity": t.modularity,
+            **t.quality.as_dict(),
+        }
+        for t in trials
     ]
     if rows:
         report.table(rows, caption="The label-free choice of hops and learning rate")

@@ -42,6 +42,32 @@ class UnsharedEncoders(nn.Module):
         return normalize(z1), normalize(z2)
 
 
+@torch.no_grad()
+def start_at_principal_axes(encoders: UnsharedEncoders, axes: Tensor) -> None:
+    """Sets both encoders to random rotations of the same leading axes of the features.
+
+    Each view then keeps the inner products of the features instead of a random sketch of them.
+
+    Args:
+        encoders: changed in place; biases become zero.
+        axes: float [D, q], orthonormal columns, q <= d.
+    """
+    width, rank = axes.shape
+    for view in (encoders.view1, encoders.view2):
+        rotation = torch.linalg.qr(torch.randn(view.out_features, rank))[0].to(axes)
+        view.weight.copy_(rotation @ axes.T / width**0.5)
+        view.bias.zero_()
+
+
+def side_by_side(z1: Tensor, z2: Tensor) -> Tensor:
+    """Both views next to each other [N, 2 d], rows of norm 1: their similarities averaged.
+
+    The fused embedding adds the similarities *between* the views, which say nothing before the
+    views have been aligned by training.
+    """
+    return torch.cat([z1, z2], dim=1) / 2**0.5
+
+
 def fuse(z1: Tensor, z2: Tensor) -> Tensor:
     """The fused embedding ``Z = (Z1 + Z2) / 2`` [N, d], not normalised again."""
     return (z1 + z2) / 2

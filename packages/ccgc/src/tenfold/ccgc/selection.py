@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tenfold.ccgc.kmeans import KMeansResult, balanced_kmeans, kmeans
+from tenfold.ccgc.objective import cluster_means
 
 MODULAR = 0.3  # modularity from which a graph has communities (Newman & Girvan 2004)
 MINI_BATCH_FROM = 200_000  # rows from which k-means takes mini-batches
@@ -113,38 +114,51 @@ class BlockGraph:
 
 @dataclass(frozen=True)
 class ClusterSpace:
-    """The plane in which k-means runs: the leading directions of the fused embedding.
+    """The plane in which k-means runs: the m leading directions of the embedding.
 
     After the warm-up the embedding is nearly white, and k-means on all its d directions follows
-    noise. Its 2 K leading singular directions hold the clusters. Each is scaled by the square root
-    of its singular value, half-way between the embedding as it is and a whitened one, and rows are
-    normalised, so that direction alone counts:
+    noise. Its leading singular directions hold the clusters: m = K of them in the narrow space, 2 K
+    in the wide one. Each is scaled by the square root of its singular value, half-way between the
+    embedding as it is and a whitened one, and rows are normalised, so that direction alone counts:
 
     .. math:: Z = U \\Sigma V^T, \\quad
-              \\mathrm{rows} = \\mathrm{rownorm}(U_{2K} \\Sigma_{2K}^{1/2})
+              \\mathrm{rows} = \\mathrm{rownorm}(U_m \\Sigma_m^{1/2})
 
     Attributes:
-        basis: float [d, 2 K]; the rows are ``rownorm(Z basis)``.
+        basis: float [d, m]; the rows are ``rownorm(Z basis)``.
     """
 
     basis: Tensor
 
     @staticmethod
-    def fit(blocks: Iterable[Tensor], n_clusters: int) -> ClusterSpace:
-        """From the fused embedding in blocks of rows [n, d]: O(N d^2) time, O(d^2) memory."""
+    def fit(blocks: Iterable[Tensor], directions: int) -> ClusterSpace:
+        """From the embedding in blocks of rows [n, d]: O(N d^2) time, O(d^2) memory."""
         gram: Tensor | None = None
         for block in blocks:
             product = block.T @ block
             gram = product if gram is None else gram.add_(product)
         assert gram is not None
         squares, vectors = torch.linalg.eigh(gram.double())
-        squares, vectors = squares[-2 * n_clusters :], vectors[:, -2 * n_clusters :]
+        squares, vectors = squares[-directions:], vectors[:, -directions:]
         scale = squares.clamp(min=1e-12 * float(squares[-1])).pow(-0.25)
         return ClusterSpace((vectors * scale).to(gram.dtype).contiguous())
 
     def project(self, z: Tensor) -> Tensor:
-        """Rows of a fused embedding [N, d] as unit rows [N, 2 K]."""
+        """Rows of an embedding [N, d] as unit rows [N, m]."""
         return normalize(z @ self.basis)
+
+
+def explained(rows: Tensor, labels: Tensor, n_clusters: int) -> float:
+    """Share of the variance of rows that lies between the clusters.
+
+    Args:
+        rows: float [N, m].
+        labels: int64 [N].
+        n_clusters: K.
+    """
+    means = cluster_means(rows, labels, n_clusters)
+    total = float((rows - rows.mean(0)).square().sum())
+    return 1 - float((rows - means[labels]).square().sum()) / total if total > 0 else 1.0
 
 
 def cluster(
@@ -158,7 +172,7 @@ def cluster(
     """k-means in the cluster space, from several new starts and from the previous labels.
 
     Args:
-        rows: float [N, 2 K], from :meth:`ClusterSpace.project`.
+        rows: float [N, m], from :meth:`ClusterSpace.project`.
         n_clusters: K.
         n_init: number of new k-means++ starts.
         generator: source of randomness.
@@ -179,10 +193,7 @@ def cluster(
         generator=generator,
     )
     if previous is not None:
-        one_hot = torch.zeros(n_clusters, dtype=rows.dtype, device=rows.device)
-        sums = torch.zeros(n_clusters, rows.shape[1], dtype=rows.dtype, device=rows.device)
-        counts = one_hot.index_add_(0, previous, torch.ones_like(rows[:, 0]))
-        means = sums.index_add_(0, previous, rows) / counts.clamp(min=1)[:, None]
+        means = cluster_means(rows, previous, n_clusters)
         kept = kmeans(rows, n_clusters, init=means, tol=1e-3, max_iter=100, batch_size=batch)
         if kept.inertia < best.inertia:
             best = kept

@@ -16,14 +16,18 @@ from torch_geometric.data import Data
 
 from tenfold.ccgc.selection import MODULAR, BlockGraph, Quality
 from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of
-from tenfold.ccgc.training import TrainConfig, Training, with_defaults
+from tenfold.ccgc.training import Space, TrainConfig, Training, with_defaults
 from tenfold.shared.progress import progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-COMMUNITIES = ((2, 3, 4), 1e-4)  # hops to try and learning rate
-ROLES = ((4, 8, 12), 1e-3)
+Candidate = tuple[Space, int]  # a space and a number of hops
+
+# What is tried, and the learning rate.
+COMMUNITIES: tuple[tuple[Candidate, ...], float] = ((("narrow", 4), ("wide", 3)), 1e-4)
+ROLES: tuple[tuple[Candidate, ...], float] = ((("wide", 4), ("wide", 8), ("wide", 12)), 1e-3)
+LOSS = 0.025  # modularity that the narrow space may cost
 PROBE_HOPS = 3  # smoothing at which the kind of graph is decided
 OFFICIAL = (4, 1e-4)  # hops and learning rate of the official settings file (Cora)
 
@@ -34,17 +38,18 @@ class Trial:
 
     hops: int
     learning_rate: float
+    space: Space
+    modularity: float
     quality: Quality
 
 
 def choose_settings(
     data: Data, config: TrainConfig, fabric: Fabric
 ) -> tuple[TrainConfig, list[Trial]]:
-    """Fills in the hops and the learning rate that a configuration leaves open.
+    """Fills in the hops, the learning rate and the space that a configuration leaves open.
 
-    The kind of graph decides the learning rate and which hops are tried; one training for each
-    number of hops is made, and the one whose clustering has the best
-    :attr:`~tenfold.ccgc.selection.Quality.score` is taken.
+    The kind of graph decides the learning rate and which hops and spaces are tried; one training
+    of each is made, and :func:`preferred` takes one.
 
     Args:
         data: a checked graph, on the fabric's device.
@@ -52,7 +57,7 @@ def choose_settings(
         fabric: where the trainings run.
 
     Returns:
-        The configuration with both given, and the trials that were compared (none if the hops were
+        The configuration with all given, and the trials that were compared (none if the hops were
         given, or in official-best, which takes the official settings).
     """
     if config.hops is not None and config.learning_rate is not None:
@@ -67,18 +72,36 @@ def choose_settings(
     modularity = Training(
         probe, config.clusters, with_defaults(config, PROBE_HOPS, 1.0), graph, fabric=fabric
     ).untrained_modularity()
-    hops_open, rate = COMMUNITIES if modularity >= MODULAR else ROLES
+    candidates, rate = COMMUNITIES if modularity >= MODULAR else ROLES
     if config.hops is not None:
         return with_defaults(config, config.hops, rate), []
     trials = []
-    with progress("choosing hops", total=len(hops_open)) as bar:
-        for hops in hops_open:
+    if config.space is not None:
+        candidates = tuple((config.space, hops) for _, hops in candidates)
+    with progress("choosing hops", total=len(candidates)) as bar:
+        for space, hops in candidates:
             features = SmoothedFeatures(operator, data.x, hops)
-            pilot = with_defaults(config, hops, rate)
+            pilot = with_defaults(config, hops, rate, space)
             found = Training(features, config.clusters, pilot, graph, fabric=fabric).run()
             assert found.quality is not None
             assert pilot.learning_rate is not None
-            trials.append(Trial(hops, pilot.learning_rate, found.quality))
-            bar.update(hops=hops, score=found.quality.score)
-    best = max(trials, key=lambda trial: trial.quality.score)
-    return with_defaults(config, best.hops, best.learning_rate), trials
+            dense = graph.modularity(found.labels, config.clusters)
+            trials.append(Trial(hops, pilot.learning_rate, space, dense, found.quality))
+            bar.update(hops=hops, space=space, score=found.quality.score)
+    best = preferred(trials)
+    return with_defaults(config, best.hops, best.learning_rate, best.space), trials
+
+
+def preferred(trials: list[Trial]) -> Trial:
+    """The narrow space unless it costs modularity; among several in one space the best score.
+
+    K clusters span K directions, so the narrow space is the rule. Where two clusters share a
+    direction it merges them, and the edges show it: modularity falls.
+    """
+    narrow, wide = (
+        max((t for t in trials if t.space == s), key=lambda t: t.quality.score, default=None)
+        for s in ("narrow", "wide")
+    )
+    if narrow is None or wide is None:
+        return narrow or wide  # type: ignore[return-value]
+    return wide if wide.modularity - narrow.modularity > LOSS else narrow

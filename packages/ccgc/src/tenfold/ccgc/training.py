@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from tenfold.ccgc.evaluation import label_scores
 from tenfold.ccgc.kmeans import official_kmeans
-from tenfold.ccgc.model import UnsharedEncoders, fuse
+from tenfold.ccgc.model import UnsharedEncoders, fuse, side_by_side, start_at_principal_axes
 from tenfold.ccgc.objective import (
     cluster_means,
     confident_nodes,
@@ -29,7 +30,7 @@ from tenfold.ccgc.objective import (
     positive_loss_sampled,
     warm_up_loss,
 )
-from tenfold.ccgc.selection import MODULAR, BlockGraph, ClusterSpace, Quality, cluster
+from tenfold.ccgc.selection import MODULAR, BlockGraph, ClusterSpace, Quality, cluster, explained
 from tenfold.ccgc.smoothing import SmoothedFeatures
 from tenfold.shared import compute
 from tenfold.shared.errors import InputError
@@ -38,9 +39,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Protocol = Literal["final", "official-best"]
+Space = Literal["narrow", "wide"]
 
 HELD_ROWS = 20_000  # up to this many nodes the whole embedding is held while it is clustered
 ROWS_AT_ONCE = 8192  # nodes are embedded in blocks of this many
+STAYS = 0.95  # narrow: share of what the first clustering explains that a later one must keep
+PATIENCE = 2  # narrow: refreshes in a row that keep less and end the training
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class TrainConfig:
     """Weight of the negative loss."""
     keep: float = 0.8
     """Share of the confident nodes that is paired (official-best only)."""
+    space: Space | None = None
+    """Where clusters are looked for (final only): narrow is the K leading directions of both views
+    side by side, from encoders that start at the principal axes, up to the point where the
+    clustering leaves the features; wide is the 2 K leading directions of the fused embedding. By
+    default chosen without labels together with the hops; wide if the hops are given."""
     balance: Literal["auto", "always", "never"] = "auto"
     """Draw cluster sizes together; auto does so in graphs without communities (final only)."""
     n_init: int = 10
@@ -114,6 +123,8 @@ class TrainConfig:
             raise InputError(
                 f"precision={self.precision!r}; expected '32-true', '16-mixed' or 'bf16-mixed'"
             )
+        if self.space not in (None, "narrow", "wide"):
+            raise InputError(f"space={self.space!r}; expected 'narrow' or 'wide'")
         if self.protocol == "official-best" and (self.batch_size or self.devices > 1):
             raise InputError("protocol='official-best' is full-batch on one device")
 
@@ -125,7 +136,7 @@ class Clustering:
     Attributes:
         labels: int64 [N].
         distances: float [N], squared distance to the own centre in the cluster space.
-        centers: float [K, 2 K] in the cluster space (official-best: [K, d]).
+        centers: float [K, m] in the cluster space (official-best: [K, d]).
         space: the cluster space; None in official-best, whose k-means runs on Z itself.
         weights: the encoders' state at that epoch.
         epoch: when it was found; -1 before training.
@@ -167,6 +178,7 @@ class Training:
         if config.learning_rate is None:
             raise InputError("learning_rate is not given; expected a number > 0")
         self.official = config.protocol == "official-best"
+        self.narrow = config.space == "narrow" and not self.official
         if self.official and y is None:
             raise InputError(
                 "protocol='official-best' chooses its epoch with the true labels, and the graph "
@@ -190,6 +202,13 @@ class Training:
         self.best: Clustering | None = None
         start = self._official_start() if self.official else None
         self.encoders = UnsharedEncoders(features.shape[1], config.embedding_dim)
+        # Narrow: what a clustering must still explain of the features, and how many refreshes in a
+        # row have not.
+        self.bound: float | None = None
+        self.below = 0
+        if self.narrow:
+            axes, self.reference = principal_axes(features.dense, config.embedding_dim, n_clusters)
+            start_at_principal_axes(self.encoders, axes)
         optimizer = torch.optim.Adam(
             self.encoders.parameters(), lr=config.learning_rate, fused=True
         )
@@ -213,7 +232,7 @@ class Training:
         config = self.config
         if self.epoch < 0 and config.warm_up == 0 and not self.official:
             self._refresh()  # nothing has been clustered yet
-        while self.epoch < config.epochs - 1:
+        while self.epoch < config.epochs - 1 and self.below < PATIENCE:
             self.epoch += 1
             loss = self._warm_up() if self.epoch < config.warm_up else self._refine()
             if loss is None and self.official:
@@ -228,16 +247,20 @@ class Training:
         return self.best
 
     def embed(self, weights: dict[str, Tensor] | None = None) -> Iterator[Tensor]:
-        """The fused embedding in blocks of rows [n, d]; with other weights if given."""
+        """The embedding in blocks of rows (fused [n, d]; narrow: both views [n, 2 d]).
+
+        Args:
+            weights: of the encoders; by default the present ones.
+        """
         encoders = self.encoders
         if weights is not None:
             encoders = UnsharedEncoders(self.features.shape[1], self.config.embedding_dim)
             encoders.load_state_dict(weights)
             encoders.to(self.features.device)
-        yield from embed_blocks(encoders, self.features)
+        yield from embed_blocks(encoders, self.features, self.narrow)
 
     def clustered_rows(self, found: Clustering) -> tuple[Tensor, Tensor]:
-        """The fused embedding [N, d] at a clustering, and the rows that k-means saw there."""
+        """The embedding [N, d or 2 d] at a clustering, and the rows that k-means saw there."""
         z = torch.cat(list(self.embed(found.weights or None)))
         rows = z if found.weights else self.features.dense  # before training: the features
         return z, rows if found.space is None else found.space.project(rows)
@@ -252,6 +275,8 @@ class Training:
             "labels": self.labels,
             "confident": self.confident,
             "balanced": self.balanced,
+            "bound": self.bound,
+            "below": self.below,
             "generator": self.generator.get_state(),
             "random": compute.random_state(),
             "best": best
@@ -285,6 +310,7 @@ class Training:
         self.generator.set_state(state["generator"])
         compute.set_random_state(state["random"])
         self.balanced = state["balanced"]
+        self.bound, self.below = state["bound"], state["below"]
         self._groups = None
         if best := state["best"]:
             self.best = Clustering(
@@ -385,7 +411,14 @@ class Training:
             metrics = quality.as_dict()
             warm = min(self.config.warm_up, self.config.epochs - 1)
             best = self.best.quality if self.best else None
-            if self.epoch >= warm and (best is None or quality.score > best.score):
+            if self.narrow and self.epoch >= warm:
+                metrics["explained"] = explained(self.reference, labels, self.n_clusters)
+                if self.bound is None:
+                    self.bound = STAYS * metrics["explained"]
+                self.below = self.below + 1 if metrics["explained"] < self.bound else 0
+                self.below = self.fabric.broadcast(self.below)
+            better = best is None or quality.score > best.score
+            if self.epoch >= warm and better and not self.below:
                 self.best = Clustering(
                     labels, distances, result.centers, space, self._weights(), self.epoch, quality
                 )
@@ -395,13 +428,14 @@ class Training:
         return {**metrics, "smallest": int(sizes.min()), "confident": int(self.confident.sum())}
 
     def _cluster_rows(self) -> tuple[ClusterSpace, Tensor]:
-        """The cluster space, and all nodes in it [N, 2 K].
+        """The cluster space, and all nodes in it [N, m].
 
         The embedding [N, d] of a large graph is made twice rather than held.
         """
         small = self.features.shape[0] <= HELD_ROWS
         blocks = list(self.embed()) if small else None
-        space = ClusterSpace.fit(self.embed() if blocks is None else blocks, self.n_clusters)
+        directions = self.n_clusters if self.narrow else 2 * self.n_clusters
+        space = ClusterSpace.fit(self.embed() if blocks is None else blocks, directions)
         made = self.embed() if blocks is None else blocks
         return space, torch.cat([space.project(block) for block in made])
 
@@ -430,19 +464,46 @@ class Training:
 
 
 @torch.no_grad()
-def embed_blocks(encoders: UnsharedEncoders, features: SmoothedFeatures) -> Iterator[Tensor]:
-    """The fused embedding of all nodes, in blocks of rows [n, d]."""
+def embed_blocks(
+    encoders: UnsharedEncoders, features: SmoothedFeatures, narrow: bool = False
+) -> Iterator[Tensor]:
+    """The embedding of all nodes in blocks of rows: fused [n, d], narrow: both views [n, 2 d]."""
+    join = side_by_side if narrow else fuse
     if features.factored:
-        yield from fuse(*encoders(features)).split(ROWS_AT_ONCE)
+        yield from join(*encoders(features)).split(ROWS_AT_ONCE)
     else:
         for block in features.dense.split(ROWS_AT_ONCE):
-            yield fuse(*encoders(block))
+            yield join(*encoders(block))
 
 
-def with_defaults(config: TrainConfig, hops: int, learning_rate: float) -> TrainConfig:
-    """The configuration with the two choices filled in where they are open."""
+def principal_axes(x: Tensor, embedding_dim: int, n_clusters: int) -> tuple[Tensor, Tensor]:
+    """The leading axes of the features with rows normalised, by a randomised SVD.
+
+    Args:
+        x: smoothed features float32 [N, D].
+        embedding_dim: d; min(d, N, D) axes are taken.
+        n_clusters: K.
+
+    Returns:
+        The axes [D, q], and the nodes in the first K of them as :class:`ClusterSpace` scales them
+        [N, K]: where it is judged whether a clustering still describes the features.
+    """
+    rows = normalize(x)
+    _, values, axes = torch.svd_lowrank(rows, q=min(embedding_dim, *x.shape), niter=3)
+    scale = values[:n_clusters].clamp(min=1e-12 * float(values[0])).rsqrt()
+    return axes, normalize(rows @ (axes[:, :n_clusters] * scale))
+
+
+def with_defaults(
+    config: TrainConfig,
+    hops: int,
+    learning_rate: float,
+    space: Space = "wide",
+) -> TrainConfig:
+    """The configuration with the choices filled in where they are open."""
     return replace(
         config,
+        space=config.space or space,
         hops=hops if config.hops is None else config.hops,
         learning_rate=learning_rate if config.learning_rate is None else config.learning_rate,
     )
