@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tenfold.ccgc import experiments
 from tenfold.ccgc import training as training_module
 from tenfold.ccgc.data import as_data, attributed_graph
 from tenfold.ccgc.estimators import prepare
@@ -219,6 +220,22 @@ def test_a_narrow_training_ends_when_the_clustering_leaves_the_features(planted,
     # The bound is 0.95 * 0.8 = 0.76: one refresh below it is passed over, two in a row end it.
     assert [m["explained"] for m in seen if "explained" in m] == [0.8, 0.75, 0.7]
     assert best.epoch == seen[-3]["epoch"]
+    assert made.finished
+    assert made.epoch < 399
+
+
+def test_a_narrow_run_that_ends_early_leaves_its_last_checkpoint(planted, tmp_path, monkeypatch):
+    values = iter([0.8, 0.75, 0.7])
+    monkeypatch.setattr("tenfold.ccgc.training.explained", lambda *_: next(values))
+    config = TrainConfig(
+        hops=2, learning_rate=1e-3, space="narrow", clusters=3, warm_up=1, embedding_dim=16,
+        device="cpu",
+    )  # fmt: skip
+    run = Run.create("ccgc", "toy", config, root=tmp_path)
+    result = experiments.train(config, as_data(planted), compute.fabric("cpu"), run)
+    assert result.epoch < 30
+    _, state, _ = run.load()
+    assert state["below"] == 2
 
 
 @pytest.mark.parametrize("options", [{}, {"protocol": "official-best"}])

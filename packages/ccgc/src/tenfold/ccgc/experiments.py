@@ -114,8 +114,7 @@ def train(config: TrainConfig, data: Data, fabric: Any, run: Run | None = None) 
             bar.update(training.epoch + 1 - bar.done, **shown)
             if run is not None:
                 run.log(**metrics)
-                last = training.epoch == config.epochs - 1
-                if last or time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
+                if training.finished or time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
                     run.save(*training.state_dict(), training.epoch)
                     saved_at = time.monotonic()
 

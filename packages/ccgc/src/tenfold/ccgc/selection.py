@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -133,19 +135,37 @@ class ClusterSpace:
     @staticmethod
     def fit(blocks: Iterable[Tensor], directions: int) -> ClusterSpace:
         """From the embedding in blocks of rows [n, d]: O(N d^2) time, O(d^2) memory."""
-        gram: Tensor | None = None
-        for block in blocks:
-            product = block.T @ block
-            gram = product if gram is None else gram.add_(product)
-        assert gram is not None
-        squares, vectors = torch.linalg.eigh(gram.double())
-        squares, vectors = squares[-directions:], vectors[:, -directions:]
+        blocks = iter(blocks)
+        first = next(blocks)
+        second = next(blocks, None)
+        if second is None and len(first) < first.shape[1]:  # few nodes: the smaller Gram matrix
+            squares, left = _leading(first @ first.T, directions)
+            floor = 1e-12 * float(squares[-1])
+            vectors = first.double().T @ left * squares.clamp(min=floor).rsqrt()
+        else:
+            gram = first.T @ first
+            for block in chain([] if second is None else [second], blocks):
+                gram.add_(block.T @ block)
+            squares, vectors = _leading(gram, directions)
         scale = squares.clamp(min=1e-12 * float(squares[-1])).pow(-0.25)
-        return ClusterSpace((vectors * scale).to(gram.dtype).contiguous())
+        return ClusterSpace((vectors * scale).to(first.dtype).contiguous())
 
     def project(self, z: Tensor) -> Tensor:
         """Rows of an embedding [N, d] as unit rows [N, m]."""
         return normalize(z @ self.basis)
+
+
+def _leading(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues of a symmetric matrix, rising, and their vectors, in float64."""
+    gram = gram.double()
+    size = len(gram)
+    count = min(count, size)
+    if gram.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(gram)
+        return values[-count:], vectors[:, -count:]
+    # LAPACK finds a few eigenvectors several times as fast as all of them.
+    values, vectors = eigh(gram.numpy(), subset_by_index=[size - count, size - 1])
+    return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 def explained(rows: Tensor, labels: Tensor, n_clusters: int) -> float:

@@ -220,6 +220,11 @@ class Training:
             self.balanced = self.untrained_modularity() < MODULAR
         self._groups: tuple[Tensor, list[Tensor]] | None = None
 
+    @property
+    def finished(self) -> bool:
+        """All epochs are done, or (narrow) the clustering has left the features."""
+        return self.epoch >= self.config.epochs - 1 or self.below >= PATIENCE
+
     def run(
         self, on_refresh: Callable[[Training, dict[str, Any]], None] | None = None
     ) -> Clustering:
@@ -232,7 +237,7 @@ class Training:
         config = self.config
         if self.epoch < 0 and config.warm_up == 0 and not self.official:
             self._refresh()  # nothing has been clustered yet
-        while self.epoch < config.epochs - 1 and self.below < PATIENCE:
+        while not self.finished:
             self.epoch += 1
             loss = self._warm_up() if self.epoch < config.warm_up else self._refine()
             if loss is None and self.official:
