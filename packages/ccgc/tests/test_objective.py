@@ -9,6 +9,7 @@ from tenfold.ccgc.model import UnsharedEncoders, fuse
 from tenfold.ccgc.objective import (
     cluster_means,
     confident_nodes,
+    graph_regression_loss,
     negative_loss,
     positive_loss_mean_field,
     positive_loss_sampled,
@@ -32,6 +33,14 @@ def views(nodes=7, dim=5, seed=0):
         normalize(torch.randn(nodes, dim, dtype=torch.float64, generator=generator))
         for _ in range(2)
     )
+
+
+def test_the_graph_regression_is_the_mean_squared_error_to_the_graph():
+    z1, z2 = views(nodes=9)
+    adjacency = torch.rand(9, 9, generator=torch.Generator().manual_seed(1)) < 0.3
+    source, target = adjacency.nonzero().T
+    expected = (z1 @ z2.T - adjacency.double()).square().mean()
+    torch.testing.assert_close(graph_regression_loss(z1, z2, source, target), expected)
 
 
 @pytest.mark.parametrize(

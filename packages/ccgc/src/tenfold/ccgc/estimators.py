@@ -23,6 +23,7 @@ from torch_geometric.data import Data
 from tenfold.ccgc.data import Graph, as_data
 from tenfold.ccgc.kmeans import kmeans, squared_distances
 from tenfold.ccgc.model import UnsharedEncoders, fuse
+from tenfold.ccgc.objective import graph_regression_loss
 from tenfold.ccgc.selection import BlockGraph
 from tenfold.ccgc.settings import Trial, choose_settings
 from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of, smooth_with
@@ -331,12 +332,7 @@ class SCGC(GraphClusterer):
         for _ in range(self.epochs):
             z1, z2 = encoders(features)
             z2 = nn.functional.normalize(z2 + self.sigma * torch.randn_like(z2))
-            squares = (z1.T @ z1 * (z2.T @ z2)).sum()
-            hits = sum(
-                (z1[s] * z2[t]).sum()
-                for s, t in zip(source.split(1 << 16), target.split(1 << 16), strict=True)
-            )
-            loss = (squares - 2 * hits + len(source)) / data.num_nodes**2
+            loss = graph_regression_loss(z1, z2, source, target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

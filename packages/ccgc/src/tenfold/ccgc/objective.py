@@ -50,6 +50,28 @@ def warm_up_loss(z1: Tensor, z2: Tensor) -> Tensor:
         return _WarmUpLoss.apply(z1.to(wide), z2.to(wide))
 
 
+def graph_regression_loss(z1: Tensor, z2: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """SCGC's loss, the mean squared error between ``Z1 Z2^T`` and ``A + I``, without N x N.
+
+    .. math:: \\frac{\\langle Z_1^T Z_1, Z_2^T Z_2 \\rangle_F
+              - 2 \\sum_{(i, j)} \\langle z_{1i}, z_{2j} \\rangle + E}{N^2}
+
+    O(E d + N d^2) time.
+
+    Args:
+        z1: float [N, d].
+        z2: float [N, d].
+        source: int64 [E], rows of the ones of ``A + I``.
+        target: int64 [E], their columns.
+    """
+    squares = (z1.T @ z1 * (z2.T @ z2)).sum()
+    hits = sum(
+        (z1[s] * z2[t]).sum()
+        for s, t in zip(source.split(1 << 16), target.split(1 << 16), strict=True)
+    )
+    return (squares - 2 * hits + len(source)) / len(z1) ** 2
+
+
 class _WarmUpLoss(torch.autograd.Function):
     """The closed form with its own gradient, ``2 (Z1 Z2^T Z2 - Z2) / N^2`` for view 1.
 
