@@ -233,12 +233,25 @@ def test_official_best_takes_the_official_settings_without_pilots(planted, monke
     [({}, [(1, 2e-3), (3, 2e-3)]), ({"learning_rate": 5e-3}, [(1, 5e-3), (3, 5e-3)])],
 )
 def test_open_hops_are_chosen_by_the_quality_of_their_trainings(planted, monkeypatch, given, pairs):
-    monkeypatch.setattr(settings, "COMMUNITIES", ((("wide", 1), ("wide", 3)), 2e-3))
+    monkeypatch.setattr(settings, "ROLES", ((("wide", 1), ("wide", 3)), 2e-3))
+    monkeypatch.setattr(settings, "MODULAR", 2.0)  # no graph has communities
     estimator = CCGC(3, **QUICK, **given).fit(planted)
     assert [(t.hops, t.learning_rate) for t in estimator.trials_] == pairs
     best = max(estimator.trials_, key=lambda t: t.quality.score)
     assert (estimator.hops_, estimator.learning_rate_) == (best.hops, best.learning_rate)
     assert estimator.clustering_.quality == best.quality  # the trial is the run
+
+
+def test_the_preferred_trial_is_gone_on_with_as_if_it_had_never_paused(planted, monkeypatch):
+    monkeypatch.setattr(settings, "COMMUNITIES", ((("narrow", 1), ("wide", 3)), 1e-3))
+    found = CCGC(3, **QUICK).fit(planted)
+    given = {"hops": found.hops_, "learning_rate": found.learning_rate_, "space": found.space_}
+    alone = CCGC(3, **QUICK, **given).fit(planted)
+    assert len(found.trials_) == 2
+    assert alone.trials_ == []
+    assert found.history_ == alone.history_
+    np.testing.assert_array_equal(found.labels_, alone.labels_)
+    np.testing.assert_array_equal(found.embedding_, alone.embedding_)
 
 
 def test_a_graph_without_communities_takes_the_settings_for_roles(planted, monkeypatch):
@@ -274,7 +287,8 @@ def test_the_narrow_space_holds_both_views(planted):
     assert estimator.embedding_.shape == (300, 2 * width)
     np.testing.assert_allclose(np.linalg.norm(estimator.embedding_, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(estimator.transform(planted), estimator.embedding_, atol=1e-5)
-    assert (estimator.predict(planted) == estimator.labels_).mean() >= 0.99
+    assert estimator.clustering_.read_out is not None
+    np.testing.assert_array_equal(estimator.predict(planted), estimator.labels_)
 
 
 def test_given_hops_leave_only_the_learning_rate_to_the_kind_of_graph(planted, monkeypatch):
@@ -290,8 +304,10 @@ def test_the_history_holds_every_refresh(planted):
     assert estimator.clustering_.epoch in [20, 24]
 
 
-def test_predict_of_the_fitted_graph_is_its_labels(planted):
-    estimator = CCGC(3, **QUICK, **GIVEN).fit(planted)
+@pytest.mark.parametrize("balance", ["always", "never"])
+def test_predict_of_the_fitted_graph_is_its_labels(planted, balance):
+    estimator = CCGC(3, **QUICK, **GIVEN, balance=balance).fit(planted)
+    assert bool(estimator.clustering_.offsets.any()) is (balance == "always")
     agreement = (estimator.predict(planted) == estimator.labels_).mean()
     assert agreement >= 0.99
 

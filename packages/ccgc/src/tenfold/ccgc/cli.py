@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tenfold.ccgc.experiments import (
+    CHOSEN,
     ReproduceConfig,
     measurements,
     resolve,
@@ -51,8 +52,9 @@ def demo(*, output: Path = Path("runs/ccgc/demo")) -> Outcome:
 
     started = time.perf_counter()
     config = TrainConfig(dataset="digits", hops=4, learning_rate=1e-3, epochs=120, clusters=10)
-    config, data, trials, fabric = resolve(config)
-    result = train_model(config, data, fabric)
+    resolved = resolve(config)
+    config, data, trials = resolved.config, resolved.data, resolved.trials
+    result = train_model(resolved)
     y = data.y.cpu().numpy()
     rows = []
     for name, baseline in (
@@ -100,10 +102,11 @@ def train(
         if run.finished:
             raise InputError(f"{resume} is finished; see {resume / 'report.html'}")
         config = run.config(TrainConfig)
-    config, data, trials, fabric = resolve(config)
+    resolved = resolve(config)
+    config, data, trials = resolved.config, resolved.data, resolved.trials
     if resume is None:
         run = Run.create("ccgc", recipe or Path(config.dataset).stem, config, output)
-    result = train_model(config, data, fabric, run)
+    result = train_model(resolved, run)
     y = data.y.cpu().numpy() if getattr(data, "y", None) is not None else None
     page, _ = write_report(run.folder, config, result, y, trials)
     _write_clusters(run.folder / "clusters.csv", None, result.labels, result.confidence)
@@ -111,8 +114,7 @@ def train(
     found = {
         "protocol": config.protocol,
         "epoch": result.epoch,
-        "hops": config.hops,
-        "learning_rate": config.learning_rate,
+        **{name: getattr(config, name) for name in CHOSEN},
         "scores": result.scores,
         "graph": result.graph,
     }
@@ -225,8 +227,9 @@ def cluster(
         seed=seed,
         device=device,
     )
-    config, data, _, fabric = resolve(config, data)
-    result = train_model(config, data, fabric)
+    resolved = resolve(config, data)
+    config = resolved.config
+    result = train_model(resolved)
     _write_clusters(output, names, result.labels, result.confidence)
     sizes = [int((result.labels == k).sum()) for k in range(number)]
     rows = [
@@ -243,8 +246,7 @@ def cluster(
         "output": output,
         "clusters": number,
         "silhouettes": tried,
-        "hops": config.hops,
-        "learning_rate": config.learning_rate,
+        **{name: getattr(config, name) for name in CHOSEN},
         "sizes": sizes,
         "graph": result.graph,
         "scores": result.scores,

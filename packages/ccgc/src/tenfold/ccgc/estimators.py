@@ -3,8 +3,8 @@
 Every estimator takes a PyG ``Data`` or ``(adjacency, features)`` and, once fitted, has
 
 - ``labels_``: int64 numpy [N], the cluster of each node;
-- ``confidence_``: float32 numpy [N] in [0, 1], 1 - d1 / d2 for the squared distances to the nearest
-  and the second nearest centre (0 on a border, 1 at a centre);
+- ``confidence_``: float32 numpy [N] in [0, 1], 0 on a border: 1 - d1 / d2 for the squared distances
+  to the nearest and the second nearest centre, or 1 - p2 / p1 for the probabilities of a read-out;
 - ``embedding_``: float32 numpy [N, d];
 - ``n_clusters_``: K.
 """
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from tenfold.ccgc.data import Graph, as_data
-from tenfold.ccgc.kmeans import kmeans, squared_distances
+from tenfold.ccgc.kmeans import kmeans
 from tenfold.ccgc.model import UnsharedEncoders, fuse
 from tenfold.ccgc.objective import graph_regression_loss
 from tenfold.ccgc.selection import BlockGraph
 from tenfold.ccgc.settings import Trial, choose_settings
 from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of, smooth_with
 from tenfold.ccgc.training import (
-    ROWS_AT_ONCE,
     Clustering,
     Protocol,
     TrainConfig,
     Training,
+    confidence,
     embed_blocks,
 )
 from tenfold.shared import compute
@@ -72,10 +72,9 @@ class GraphClusterer(ABC):
                 f"n_clusters={self.n_clusters} for {data.num_nodes} nodes; expected at most as many"
             )
         self.n_clusters_ = self.n_clusters
-        rows, centers, labels = self._fit(data)
-        self._centers = centers
-        self.labels_ = labels.cpu().numpy()
-        self.confidence_ = confidence(rows, centers, labels)
+        labels, sure, embedding = self._fit(data)
+        self.labels_, self.confidence_ = labels.cpu().numpy(), sure.float().cpu().numpy()
+        self.embedding_ = embedding.cpu().numpy()
         return self
 
     def fit_predict(self, graph: Graph) -> np.ndarray:
@@ -92,30 +91,11 @@ class GraphClusterer(ABC):
 
     @abstractmethod
     def _fit(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
-        """Sets ``embedding_``; gives the rows that were clustered, the centres and the labels."""
+        """Labels int64 [N], confidence float [N] in [0, 1], embedding float32 [N, d]."""
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "labels_"):
             raise InputError(f"{type(self).__name__} is not fitted; call fit first")
-
-
-def confidence(rows: Tensor, centers: Tensor, labels: Tensor) -> np.ndarray:
-    """``1 - d1 / d2`` of each row, float32 numpy [N]; 1 for every row if there is one centre.
-
-    Args:
-        rows: float [N, D].
-        centers: float [K, D].
-        labels: int64 [N], cluster of each row.
-    """
-    if len(centers) == 1:
-        return np.ones(len(rows), dtype=np.float32)
-    parts = []
-    for block, own in zip(rows.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True):
-        distance = squared_distances(block, centers)
-        mine = distance.gather(1, own[:, None])[:, 0]
-        other = distance.scatter(1, own[:, None], torch.inf).min(1).values
-        parts.append(1 - mine / torch.maximum(other, mine).clamp(min=1e-12))
-    return torch.cat(parts).clamp(0, 1).float().cpu().numpy()
 
 
 class CCGC(GraphClusterer):
@@ -166,35 +146,31 @@ class CCGC(GraphClusterer):
         config = replace(self.config, clusters=self.n_clusters)
         fabric = compute.fabric(config.device, config.devices, config.num_nodes, config.precision)
         data = data.to(fabric.device)
-        config, self.trials_ = choose_settings(data, config, fabric)
+        config, self.trials_, begun = choose_settings(data, config, fabric)
         assert config.hops is not None
         assert config.learning_rate is not None
         self.hops_, self.learning_rate_ = config.hops, config.learning_rate
         self.space_ = config.space
-        training = prepare(data, config, fabric)
-        self.history_: list[dict[str, Any]] = []
-        self.clustering_ = training.run(lambda _, metrics: self.history_.append(metrics))
-        z, rows = training.clustered_rows(self.clustering_)
-        self.embedding_ = z.cpu().numpy()
-        return rows, self.clustering_.centers, self.clustering_.labels
+        training = begun or prepare(data, config, fabric)
+        self.clustering_ = training.run()
+        self.history_ = training.history
+        z, sure = training.outcome(self.clustering_)
+        return self.clustering_.labels, sure, z
 
     def transform(self, graph: Graph) -> np.ndarray:
         """The fused embedding float32 [M, d] of another graph with the same features."""
-        return self._embed(graph).cpu().numpy()
+        return self._embed(graph)[0].cpu().numpy()
 
     def predict(self, graph: Graph) -> np.ndarray:
-        """Clusters int64 [M] of the nodes of another graph: the nearest of the fitted centres."""
-        z = self._embed(graph)
-        space = self.clustering_.space
-        rows = z if space is None else space.project(z)
-        return squared_distances(rows, self._centers).argmin(1).cpu().numpy()
+        """Clusters int64 [M] of the nodes of another graph, decided as for the fitted one."""
+        return self.clustering_.assign(*self._embed(graph))[0].cpu().numpy()
 
-    def _embed(self, graph: Graph) -> Tensor:
+    def _embed(self, graph: Graph) -> tuple[Tensor, Tensor]:
         self._require_fitted()
         weights = self.clustering_.weights
         if not weights:
             raise InputError("the labels chose the state before training, which has no encoder")
-        device, narrow = self._centers.device, self.space_ == "narrow"
+        device, narrow = self.clustering_.centers.device, self.space_ == "narrow"
         return embed_graph(as_data(graph), weights, self.hops_, device, narrow)
 
 
@@ -222,8 +198,11 @@ def embed_graph(
     hops: int,
     device: torch.device | str = "cpu",
     narrow: bool = False,
-) -> Tensor:
-    """The embedding of a graph under trained encoders: fused [N, d], narrow: both views [N, 2 d].
+) -> tuple[Tensor, Tensor]:
+    """A graph under trained encoders.
+
+    Returns:
+        Its embedding, fused [N, d] or, narrow, both views [N, 2 d]; its smoothed features [N, D].
 
     Raises:
         InputError: the graph has another number of features than the encoders.
@@ -236,7 +215,7 @@ def embed_graph(
     data = data.to(device)
     operator = operator_of(data)
     features = SmoothedFeatures(operator, data.x, hops)
-    return torch.cat(list(embed_blocks(encoders, features, narrow)))
+    return torch.cat(list(embed_blocks(encoders, features, narrow))), features.dense
 
 
 class KMeansBaseline(GraphClusterer):
@@ -258,8 +237,7 @@ class KMeansBaseline(GraphClusterer):
         rows = self._rows(data)
         generator = torch.Generator().manual_seed(self.seed)
         result = kmeans(rows, self.n_clusters, n_init=self.n_init, generator=generator)
-        self.embedding_ = rows.numpy()
-        return rows, result.centers, result.labels
+        return result.labels, confidence(rows, result.centers, result.labels), rows
 
     def transform(self, graph: Graph) -> np.ndarray:
         """The (smoothed) features float32 [M, D] of another graph."""
@@ -340,13 +318,12 @@ class SCGC(GraphClusterer):
         z = torch.cat(list(embed_blocks(encoders, features)))
         generator = torch.Generator().manual_seed(self.seed)
         result = kmeans(z, self.n_clusters, n_init=self.n_init, generator=generator)
-        self.embedding_ = z.numpy()
-        return z, result.centers, result.labels
+        return result.labels, confidence(z, result.centers, result.labels), z
 
     def transform(self, graph: Graph) -> np.ndarray:
         """The fused embedding float32 [M, d] of another graph with the same features."""
         self._require_fitted()
-        return embed_graph(as_data(graph), self._weights, self.hops).numpy()
+        return embed_graph(as_data(graph), self._weights, self.hops)[0].numpy()
 
 
 __all__ = [

@@ -14,10 +14,10 @@ from torch_geometric.data import Data
 from tenfold.ccgc import pictures
 from tenfold.ccgc.data import as_data, load
 from tenfold.ccgc.data.generated import to_scipy
-from tenfold.ccgc.estimators import confidence, prepare
+from tenfold.ccgc.estimators import prepare
 from tenfold.ccgc.evaluation import METRICS, graph_scores, label_scores
 from tenfold.ccgc.settings import Trial, choose_settings
-from tenfold.ccgc.training import Protocol, TrainConfig, Training
+from tenfold.ccgc.training import Clustering, Protocol, TrainConfig, Training
 from tenfold.shared import compute
 from tenfold.shared.config import load_recipe
 from tenfold.shared.errors import InputError
@@ -27,6 +27,7 @@ from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 2.0
+CHOSEN = ("hops", "learning_rate", "space")  # what is chosen without labels
 PROTOCOLS = {
     "final": "**final**: no label was seen, neither in training nor in the choice of the epoch.",
     "official-best": "**official-best**: the published protocol. The epoch was chosen **with the "
@@ -57,18 +58,31 @@ class Result:
     history: list[dict[str, Any]]
 
 
-def resolve(
-    config: TrainConfig, data: Data | None = None
-) -> tuple[TrainConfig, Data, list[Trial], Any]:
+@dataclass
+class Resolved:
+    """A run with everything chosen.
+
+    Attributes:
+        config: the full configuration.
+        data: the checked graph, on the fabric's device.
+        fabric: where to run.
+        trials: of the label-free choice.
+        begun: the training of the preferred trial, to be gone on with; None if there was no choice.
+    """
+
+    config: TrainConfig
+    data: Data
+    fabric: Any
+    trials: list[Trial]
+    begun: Training | None
+
+
+def resolve(config: TrainConfig, data: Data | None = None) -> Resolved:
     """Loads the graph and fills in what the configuration leaves open.
 
     Args:
         config: the run.
         data: the graph; by default that of ``config.dataset``.
-
-    Returns:
-        The full configuration, the checked graph on its device, the trials of the label-free
-        choice, and the fabric.
 
     Raises:
         InputError: the number of clusters is not given and the graph has no labels to count.
@@ -82,34 +96,35 @@ def resolve(
     assert config.clusters is not None
     if config.clusters > data.num_nodes:
         raise InputError(f"clusters={config.clusters} for {data.num_nodes} nodes; expected fewer")
-    config, trials = choose_settings(data, config, fabric)
-    return config, data, trials, fabric
+    config, trials, begun = choose_settings(data, config, fabric)
+    return Resolved(config, data, fabric, trials, begun)
 
 
-def train(config: TrainConfig, data: Data, fabric: Any, run: Run | None = None) -> Result:
+def train(resolved: Resolved, run: Run | None = None) -> Result:
     """Trains to the end; with a run folder it logs, checkpoints, and resumes what is there.
 
     Args:
-        config: a full configuration, from :func:`resolve`.
-        data: the checked graph.
-        fabric: where to run.
+        resolved: from :func:`resolve`.
         run: the folder of the run.
     """
-    training = prepare(data, config, fabric)
-    history: list[dict[str, Any]] = []
+    config, data = resolved.config, resolved.data
+    training = resolved.begun or prepare(data, config, resolved.fabric)
     if run is not None and (saved := run.load()):
         weights, state, epoch = saved
         training.load_state_dict(weights, state)
         run.rewind(epoch)
-        history = run.metrics()
+        training.history = run.metrics()
         message(f"resuming after epoch {epoch}")
+    elif run is not None and training.history:  # begun while the settings were chosen
+        for metrics in training.history:
+            run.log(**metrics)
+        run.save(*training.state_dict(), training.epoch)
     saved_at = time.monotonic()
     with progress("training", total=config.epochs) as bar:
         bar.update(training.epoch + 1)
 
         def on_refresh(training: Training, metrics: dict[str, Any]) -> None:
             nonlocal saved_at
-            history.append(metrics)
             shown = {k: metrics[k] for k in ("loss", "score", "ACC") if k in metrics}
             bar.update(training.epoch + 1 - bar.done, **shown)
             if run is not None:
@@ -120,7 +135,7 @@ def train(config: TrainConfig, data: Data, fabric: Any, run: Run | None = None) 
 
         best = training.run(on_refresh)
         bar.update(config.epochs - bar.done)
-    return _result(training, data, best, history)
+    return _result(training, data, best)
 
 
 def evaluate(run: Run) -> tuple[TrainConfig, Result]:
@@ -129,27 +144,28 @@ def evaluate(run: Run) -> tuple[TrainConfig, Result]:
     saved = run.load()
     if saved is None:
         raise InputError(f"{run.folder} has no checkpoint yet; continue it with train --resume")
-    config, data, _, fabric = resolve(config)
-    training = prepare(data, config, fabric)
+    resolved = resolve(config)
+    training = prepare(resolved.data, resolved.config, resolved.fabric)
     training.load_state_dict(*saved[:2])
+    training.history = run.metrics()
     if training.best is None:
         raise InputError(f"{run.folder} has no clustering yet; continue it with train --resume")
-    return config, _result(training, data, training.best, run.metrics())
+    return resolved.config, _result(training, resolved.data, training.clustering())
 
 
-def _result(training: Training, data: Data, best: Any, history: list[dict[str, Any]]) -> Result:
-    z, rows = training.clustered_rows(best)
+def _result(training: Training, data: Data, best: Clustering) -> Result:
+    z, sure = training.outcome(best)
     labels = best.labels.cpu().numpy()
     embedding = z.cpu().numpy()
     y = getattr(data, "y", None)
     return Result(
         labels=labels,
-        confidence=confidence(rows, best.centers, best.labels),
+        confidence=sure.float().cpu().numpy(),
         embedding=embedding,
         scores={} if y is None else label_scores(y.cpu().numpy(), labels),
         graph=graph_scores(to_scipy(data), labels, embedding),
         epoch=best.epoch,
-        history=history,
+        history=training.history,
     )
 
 
@@ -275,19 +291,18 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
             base = _base(dataset, protocol, config)
             before = [r for (d, p, _), r in done.items() if (d, p) == (dataset, protocol)]
             if before:
-                settings = {k: before[0][k] for k in ("hops", "learning_rate")}
-                base = replace(base, **settings)
-            full, data, _, fabric = resolve(base)
+                base = replace(base, **{k: before[0][k] for k in CHOSEN})
+            resolved = resolve(base)
+            full = resolved.config
             for seed in range(config.seeds):
                 if (dataset, protocol, seed) not in done:
                     started = time.perf_counter()
-                    result = train(replace(full, seed=seed), data, fabric)
+                    result = train(replace(resolved, config=replace(full, seed=seed), begun=None))
                     line = {
                         "dataset": dataset,
                         "protocol": protocol,
                         "seed": seed,
-                        "hops": full.hops,
-                        "learning_rate": full.learning_rate,
+                        **{k: getattr(full, k) for k in CHOSEN},
                         "chosen_epoch": result.epoch,
                         "seconds": round(time.perf_counter() - started, 2),
                         **result.scores,
@@ -349,7 +364,7 @@ def _reproduce_report(
         pictures.seeds_against_paper(groups, paper, "ACC"), "seeds", "Stability over seeds"
     )
     settings = [
-        {"dataset": d, "protocol": p, **{k: line[k] for k in ("hops", "learning_rate", "seconds")}}
+        {"dataset": d, "protocol": p, **{k: line[k] for k in (*CHOSEN, "seconds")}}
         for (d, p, seed), line in done.items()
         if seed == 0
     ]

@@ -32,6 +32,8 @@ class KMeansResult:
         distances: float [N], squared Euclidean distance of each row to its centre.
         inertia: sum of ``distances``.
         iterations: Lloyd iterations of the start that was kept.
+        offsets: float [K], what is taken off the distances before the nearest centre is taken: 0
+            but in :func:`balanced_kmeans`.
     """
 
     labels: Tensor
@@ -39,6 +41,7 @@ class KMeansResult:
     distances: Tensor
     inertia: float
     iterations: int
+    offsets: Tensor
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -113,7 +116,12 @@ def kmeans(
     best = int(inertia.argmin())
     labels, distances = assign(x, centers[best])
     return KMeansResult(
-        labels, centers[best], distances, float(inertia[best]), int(iterations[best])
+        labels,
+        centers[best],
+        distances,
+        float(inertia[best]),
+        int(iterations[best]),
+        centers.new_zeros(n_clusters),
     )
 
 
@@ -223,9 +231,11 @@ def balanced_kmeans(
         if shift <= tol:
             break
     distance = squared_distances(x, centers)
-    labels = (distance - _balancing_offsets(distance, temperature)).argmin(1)
+    offsets = _balancing_offsets(distance, temperature)
+    labels = (distance - offsets).argmin(1)
     own = distance.gather(1, labels[:, None])[:, 0]
-    return KMeansResult(labels, centers, own, float(own.sum(dtype=torch.float64)), iteration)
+    inertia = float(own.sum(dtype=torch.float64))
+    return KMeansResult(labels, centers, own, inertia, iteration, offsets)
 
 
 def _balancing_offsets(distance: Tensor, temperature: float) -> Tensor:

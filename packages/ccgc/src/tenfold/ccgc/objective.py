@@ -120,6 +120,23 @@ def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     return (weight / weight.sum(1, keepdim=True).clamp(min=1)) @ z
 
 
+def averaging(labels: Tensor, places: Tensor, rows: int) -> Tensor:
+    """The matrix that takes the mean of each cluster that has a row, in order of its label.
+
+    Args:
+        labels: int64 [n].
+        places: int64 [n], the row of each.
+        rows: how many rows there are.
+
+    Returns:
+        float32 [K', rows]; ``averaging(...) @ z`` are the cluster means of these rows of ``z``.
+    """
+    present, position = labels.unique(return_inverse=True)
+    weight = torch.zeros(len(present), rows, device=labels.device)
+    weight[position, places] = 1.0
+    return weight / weight.sum(1, keepdim=True)
+
+
 def positive_loss_mean_field(means1: Tensor, means2: Tensor) -> Tensor:
     """Pulls the two views of a cluster together: the expectation over all cross-view pairs.
 

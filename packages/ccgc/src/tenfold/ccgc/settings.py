@@ -45,11 +45,12 @@ class Trial:
 
 def choose_settings(
     data: Data, config: TrainConfig, fabric: Fabric
-) -> tuple[TrainConfig, list[Trial]]:
+) -> tuple[TrainConfig, list[Trial], Training | None]:
     """Fills in the hops, the learning rate and the space that a configuration leaves open.
 
-    The kind of graph decides the learning rate and which hops and spaces are tried; one training
-    of each is made, and :func:`preferred` takes one.
+    The kind of graph decides the learning rate and which hops and spaces are tried. In a graph of
+    roles all are trained to the end, in one of communities to the first refresh after the warm-up,
+    where a space that merges clusters already shows; :func:`preferred` takes one.
 
     Args:
         data: a checked graph, on the fabric's device.
@@ -57,13 +58,14 @@ def choose_settings(
         fabric: where the trainings run.
 
     Returns:
-        The configuration with all given, and the trials that were compared (none if the hops were
-        given, or in official-best, which takes the official settings).
+        The configuration with all given, the trials that were compared (none if the hops were
+        given, or in official-best, which takes the official settings), and the training of the
+        preferred one, to be gone on with.
     """
     if config.hops is not None and config.learning_rate is not None:
-        return config, []
+        return config, [], None
     if config.protocol == "official-best":
-        return with_defaults(config, *OFFICIAL), []
+        return with_defaults(config, *OFFICIAL), [], None
     assert config.clusters is not None
     weight = getattr(data, "edge_weight", None)
     operator = operator_of(data)
@@ -72,24 +74,31 @@ def choose_settings(
     modularity = Training(
         probe, config.clusters, with_defaults(config, PROBE_HOPS, 1.0), graph, fabric=fabric
     ).untrained_modularity()
-    candidates, rate = COMMUNITIES if modularity >= MODULAR else ROLES
+    communities = modularity >= MODULAR
+    candidates, rate = COMMUNITIES if communities else ROLES
     if config.hops is not None:
-        return with_defaults(config, config.hops, rate), []
-    trials = []
+        return with_defaults(config, config.hops, rate), [], None
     if config.space is not None:
         candidates = tuple((config.space, hops) for _, hops in candidates)
+    tried: list[tuple[Trial, Training]] = []
     with progress("choosing hops", total=len(candidates)) as bar:
         for space, hops in candidates:
-            features = SmoothedFeatures(operator, data.x, hops)
             pilot = with_defaults(config, hops, rate, space)
-            found = Training(features, config.clusters, pilot, graph, fabric=fabric).run()
+            features = SmoothedFeatures(operator, data.x, hops)
+            training = Training(features, config.clusters, pilot, graph, fabric=fabric)
+            training.run(until=training.first_choice if communities else None)
+            found = training.best
+            assert found is not None
             assert found.quality is not None
             assert pilot.learning_rate is not None
             dense = graph.modularity(found.labels, config.clusters)
-            trials.append(Trial(hops, pilot.learning_rate, space, dense, found.quality))
+            trial = Trial(hops, pilot.learning_rate, space, dense, found.quality)
+            tried.append((trial, training))
             bar.update(hops=hops, space=space, score=found.quality.score)
+    trials = [trial for trial, _ in tried]
     best = preferred(trials)
-    return with_defaults(config, best.hops, best.learning_rate, best.space), trials
+    training = tried[trials.index(best)][1]
+    return training.config, trials, training
 
 
 def preferred(trials: list[Trial]) -> Trial:

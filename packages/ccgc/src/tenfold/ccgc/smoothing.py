@@ -192,31 +192,32 @@ def _csr(pointer: Tensor, column: Tensor, value: Tensor, size: tuple[int, ...]) 
 
 
 class _FactoredProduct(torch.autograd.Function):
-    """``S^t (X W)`` and its gradient ``X^T (S^t G)``; S is symmetric.
-
-    The columns go through all factors a block at a time, so that a block stays in the cache.
-    """
+    """``S^t (X W)`` and its gradient ``X^T (S^t G)``; S is symmetric."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, features: SmoothedFeatures) -> Tensor:
         ctx.features = features  # type: ignore[attr-defined]
-        product = weight.new_empty(features.shape[0], weight.shape[1])
-        for start in range(0, weight.shape[1], CACHED_COLUMNS):
-            columns = slice(start, start + CACHED_COLUMNS)
-            block = features._x @ weight[:, columns].contiguous()
-            for _ in range(features.hops):
-                block = features._operator @ block
-            product[:, columns] = block
-        return product
+        return _chain([features._x] + features.hops * [features._operator], weight)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         features: SmoothedFeatures = ctx.features  # type: ignore[attr-defined]
-        product = gradient.new_empty(features.shape[1], gradient.shape[1])
-        for start in range(0, gradient.shape[1], CACHED_COLUMNS):
-            columns = slice(start, start + CACHED_COLUMNS)
-            block = gradient[:, columns].contiguous()
-            for _ in range(features.hops):
-                block = features._operator @ block
-            product[:, columns] = features._x_transposed @ block
-        return product, None
+        factors = features.hops * [features._operator] + [features._x_transposed]
+        return _chain(factors, gradient), None
+
+
+def _chain(factors: list[Tensor], right: Tensor) -> Tensor:
+    """Multiplies a dense matrix by each sparse factor in turn.
+
+    The columns go through all factors a block at a time, so that a block stays in the cache, and
+    each product is written where it belongs (``factor @ block`` would fill and copy it first).
+    """
+    product = right.new_empty(factors[-1].shape[0], right.shape[1])
+    for start in range(0, right.shape[1], CACHED_COLUMNS):
+        columns = slice(start, start + CACHED_COLUMNS)
+        block = right[:, columns].contiguous()
+        for factor in factors:
+            out = block.new_empty(factor.shape[0], block.shape[1])
+            block = torch.addmm(out, factor, block, beta=0, out=out)
+        product[:, columns] = block
+    return product

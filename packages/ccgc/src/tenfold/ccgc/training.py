@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tenfold.ccgc.evaluation import label_scores
-from tenfold.ccgc.kmeans import official_kmeans
+from tenfold.ccgc.kmeans import official_kmeans, squared_distances
 from tenfold.ccgc.model import UnsharedEncoders, fuse, side_by_side, start_at_principal_axes
 from tenfold.ccgc.objective import (
+    averaging,
     cluster_means,
     confident_nodes,
     negative_loss,
@@ -30,6 +31,7 @@ from tenfold.ccgc.objective import (
     positive_loss_sampled,
     warm_up_loss,
 )
+from tenfold.ccgc.readout import ReadOut
 from tenfold.ccgc.selection import MODULAR, BlockGraph, ClusterSpace, Quality, cluster, explained
 from tenfold.ccgc.smoothing import SmoothedFeatures
 from tenfold.shared import compute
@@ -43,7 +45,8 @@ Space = Literal["narrow", "wide"]
 
 HELD_ROWS = 20_000  # up to this many nodes the whole embedding is held while it is clustered
 ROWS_AT_ONCE = 8192  # nodes are embedded in blocks of this many
-STAYS = 0.95  # narrow: share of what the first clustering explains that a later one must keep
+SMALL = 1 << 20  # numbers in both views up to which a step takes longer to share than to do
+STAYS = 0.98  # narrow: share of what the first clustering explains that a later one must keep
 PATIENCE = 2  # narrow: refreshes in a row that keep less and end the training
 
 
@@ -137,21 +140,76 @@ class Clustering:
         labels: int64 [N].
         distances: float [N], squared distance to the own centre in the cluster space.
         centers: float [K, m] in the cluster space (official-best: [K, d]).
+        offsets: float [K], what a balanced clustering takes off the distances to its centres.
         space: the cluster space; None in official-best, whose k-means runs on Z itself.
         weights: the encoders' state at that epoch.
         epoch: when it was found; -1 before training.
         quality: how it looks without labels (final only).
         scores: against the labels (official-best only, where they choose).
+        read_out: what has decided about the labels in the end (narrow only).
     """
 
     labels: Tensor
     distances: Tensor
     centers: Tensor
+    offsets: Tensor
     space: ClusterSpace | None
     weights: dict[str, Tensor]
     epoch: int
     quality: Quality | None = None
     scores: dict[str, float] | None = None
+    read_out: ReadOut | None = None
+
+    def assign(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Clusters of nodes, and how sure.
+
+        Args:
+            z: their embedding float [M, d or 2 d].
+            x: their smoothed features float [M, D].
+
+        Returns:
+            Clusters int64 [M]; confidence float [M] in [0, 1], ``1 - d1 / d2`` of the distances to
+            the nearest two centres, in a read-out ``1 - p2 / p1`` of the two best probabilities.
+        """
+        if self.read_out is not None:
+            return self.read_out(x)
+        rows = z if self.space is None else self.space.project(z)
+        labels = (squared_distances(rows, self.centers) - self.offsets).argmin(1)
+        return labels, confidence(rows, self.centers, labels)
+
+
+def confidence(rows: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
+    """``1 - d1 / d2`` of each row, float [N] in [0, 1]; 1 for every row if there is one centre.
+
+    Args:
+        rows: float [N, D].
+        centers: float [K, D].
+        labels: int64 [N], cluster of each row.
+    """
+    if len(centers) == 1:
+        return torch.ones(len(rows), device=rows.device)
+    parts = []
+    for block, own in zip(rows.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True):
+        distance = squared_distances(block, centers)
+        mine = distance.gather(1, own[:, None])[:, 0]
+        other = distance.scatter(1, own[:, None], torch.inf).min(1).values
+        parts.append(1 - mine / torch.maximum(other, mine).clamp(min=1e-12))
+    return torch.cat(parts).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Confident:
+    """The confident nodes between two refreshes.
+
+    Attributes:
+        features: their smoothed features; those of all nodes where a factored product is cheaper.
+        members: for each cluster that has any, in order of its label, its rows of ``features``.
+        averages: float [K', n], the means of these rows.
+    """
+
+    features: SmoothedFeatures
+    members: list[Tensor]
+    averages: Tensor
 
 
 class Training:
@@ -218,7 +276,8 @@ class Training:
         self.balanced = config.balance == "always"
         if config.balance == "auto" and not self.official:
             self.balanced = self.untrained_modularity() < MODULAR
-        self._groups: tuple[Tensor, list[Tensor]] | None = None
+        self._group: Confident | None = None
+        self.history: list[dict[str, Any]] = []  # the metrics of the refreshes
 
     @property
     def finished(self) -> bool:
@@ -226,30 +285,65 @@ class Training:
         return self.epoch >= self.config.epochs - 1 or self.below >= PATIENCE
 
     def run(
-        self, on_refresh: Callable[[Training, dict[str, Any]], None] | None = None
+        self,
+        on_refresh: Callable[[Training, dict[str, Any]], None] | None = None,
+        until: int | None = None,
     ) -> Clustering:
-        """Trains to the end and gives the chosen clustering.
+        """Trains to the end, or on to an epoch, and gives the chosen clustering.
 
         Args:
             on_refresh: called after each refresh with this object and the metrics of the epoch; the
                 state is then whole and may be saved.
+            until: the epoch after which to pause; another call goes on.
         """
+        threads = torch.get_num_threads()
+        if self.features.shape[0] * 2 * self.config.embedding_dim <= SMALL:
+            torch.set_num_threads(1)
+        try:
+            self._run(on_refresh, self.config.epochs if until is None else until)
+        finally:
+            torch.set_num_threads(threads)
+        return self.clustering()
+
+    def _run(
+        self, on_refresh: Callable[[Training, dict[str, Any]], None] | None, until: int
+    ) -> None:
         config = self.config
         if self.epoch < 0 and config.warm_up == 0 and not self.official:
             self._refresh()  # nothing has been clustered yet
-        while not self.finished:
+        while not self.finished and self.epoch < until:
             self.epoch += 1
             loss = self._warm_up() if self.epoch < config.warm_up else self._refine()
             if loss is None and self.official:
                 continue  # the official code skips the refresh together with the step
             last = self.epoch == config.epochs - 1
             if self.epoch % config.refresh_every == 0 or (last and not self.official):
-                metrics = self._refresh()
+                shown = float("nan") if loss is None else float(loss)
+                self.history.append({"epoch": self.epoch, "loss": shown, **self._refresh()})
                 if on_refresh is not None:
-                    shown = float("nan") if loss is None else float(loss)
-                    on_refresh(self, {"epoch": self.epoch, "loss": shown, **metrics})
-        assert self.best is not None
-        return self.best
+                    on_refresh(self, self.history[-1])
+
+    @property
+    def first_choice(self) -> int:
+        """The epoch of the first refresh that may be chosen: the first after the warm-up."""
+        return -(-self.config.warm_up // self.config.refresh_every) * self.config.refresh_every
+
+    def clustering(self) -> Clustering:
+        """The clustering that is preferred so far; in the narrow space, as it is read out.
+
+        Raises:
+            InputError: there is none yet.
+        """
+        best = self.best
+        if best is None:
+            raise InputError(f"no clustering may be chosen before epoch {self.first_choice}")
+        if self.narrow and best.read_out is None:
+            confident = confident_nodes(best.distances, self.config.tau)
+            read_out = ReadOut.fit(self.features.dense, best.labels, confident)
+            if read_out is not None:
+                labels = read_out(self.features.dense)[0]
+                return replace(best, labels=labels, read_out=read_out)
+        return best
 
     def embed(self, weights: dict[str, Tensor] | None = None) -> Iterator[Tensor]:
         """The embedding in blocks of rows (fused [n, d]; narrow: both views [n, 2 d]).
@@ -264,11 +358,14 @@ class Training:
             encoders.to(self.features.device)
         yield from embed_blocks(encoders, self.features, self.narrow)
 
-    def clustered_rows(self, found: Clustering) -> tuple[Tensor, Tensor]:
-        """The embedding [N, d or 2 d] at a clustering, and the rows that k-means saw there."""
+    def outcome(self, found: Clustering) -> tuple[Tensor, Tensor]:
+        """The embedding [N, d or 2 d] at a clustering, and its confidence in each node [N]."""
         z = torch.cat(list(self.embed(found.weights or None)))
+        if found.read_out is not None:
+            return z, found.read_out(self.features.dense)[1]
         rows = z if found.weights else self.features.dense  # before training: the features
-        return z, rows if found.space is None else found.space.project(rows)
+        rows = rows if found.space is None else found.space.project(rows)
+        return z, confidence(rows, found.centers, found.labels)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The weights and everything else that a later :meth:`load_state_dict` needs."""
@@ -289,6 +386,7 @@ class Training:
                 "labels": best.labels,
                 "distances": best.distances,
                 "centers": best.centers,
+                "offsets": best.offsets,
                 "basis": best.space and best.space.basis,
                 "weights": best.weights,
                 "epoch": best.epoch,
@@ -316,12 +414,13 @@ class Training:
         compute.set_random_state(state["random"])
         self.balanced = state["balanced"]
         self.bound, self.below = state["bound"], state["below"]
-        self._groups = None
+        self._group = None
         if best := state["best"]:
             self.best = Clustering(
                 best["labels"].to(device),
                 best["distances"].to(device),
                 best["centers"].to(device),
+                best["offsets"].to(device),
                 None if best["basis"] is None else ClusterSpace(best["basis"].to(device)),
                 best["weights"],
                 best["epoch"],
@@ -342,31 +441,30 @@ class Training:
 
     def _refine(self) -> Tensor | None:
         """One step on the confident nodes; None if fewer than two clusters have any."""
-        nodes, members = self._confident_groups()
-        if len(members) < 2:
+        group = self._confident_group()
+        if len(group.members) < 2:
             return None
-        rows = self._batch()
-        if rows is not None:
-            nodes = rows[self.confident[rows]]
-        if self.features.factored:
-            z1, z2 = (z[nodes] for z in self.model(self.features))
-        else:
-            z1, z2 = self.model(self.features.rows(nodes))
-        if len(nodes) == 0:  # none in this batch; other processes still wait for a gradient
-            return self._step(0 * (z1.sum() + z2.sum()))
         if self.official:
-            position = torch.full((self.features.shape[0],), -1, device=nodes.device)
-            position[nodes] = torch.arange(len(nodes), device=nodes.device)
-            used = [position[group] for group in members[1:]]  # the smallest label is left out
+            z1, z2 = self.model(group.features)
+            used = group.members[1:]  # the cluster of the smallest label is left out
             positive = positive_loss_sampled(
                 z1, z2, used, self.n_clusters, _draw_numpy, self.config.keep
             )
-            means = [torch.stack([z[group].mean(0) for group in used]) for z in (z1, z2)]
+            means = [torch.stack([z[nodes].mean(0) for nodes in used]) for z in (z1, z2)]
+            return self._step(positive + self.config.alpha * negative_loss(*means))
+        rows = self._batch()
+        if rows is not None:
+            nodes = rows[self.confident[rows]]
+            z = self.model(self.features if self.features.factored else self.features.rows(nodes))
+            if self.features.factored:
+                z = z[:, nodes]
+            if len(nodes) == 0:  # other processes still wait for a gradient
+                return self._step(0 * z.sum())
+            averages = averaging(self.labels[nodes], torch.arange(len(nodes)).to(nodes), len(nodes))
         else:
-            labels = self.labels[nodes]
-            present = labels.bincount(minlength=self.n_clusters) > 0
-            means = [cluster_means(z, labels, self.n_clusters)[present] for z in (z1, z2)]
-            positive = positive_loss_mean_field(*means)
+            z, averages = self.model(group.features), group.averages
+        means = averages @ z
+        positive = positive_loss_mean_field(*means)
         return self._step(positive + self.config.alpha * negative_loss(*means))
 
     def _step(self, loss: Tensor) -> Tensor:
@@ -389,18 +487,24 @@ class Training:
         )
         return draw[rank].unique()
 
-    def _confident_groups(self) -> tuple[Tensor, list[Tensor]]:
-        """All confident nodes, and those of each cluster that has any, in order of its label."""
-        if self._groups is None:
+    def _confident_group(self) -> Confident:
+        """What all steps between two refreshes share."""
+        if self._group is None:
             nodes = self.confident.nonzero()[:, 0]
             labels = self.labels[nodes]
-            self._groups = nodes, [nodes[labels == k] for k in labels.unique()]
-        return self._groups
+            if self.features.factored:
+                features, places = self.features, nodes
+            else:
+                features, places = self.features.rows(nodes), torch.arange(len(nodes)).to(nodes)
+            members = [places[labels == k] for k in labels.unique()]
+            averages = averaging(labels, places, features.shape[0])
+            self._group = Confident(features, members, averages)
+        return self._group
 
     @torch.no_grad()
     def _refresh(self) -> dict[str, Any]:
         """k-means on the embedding: new labels, new confident nodes, and perhaps a new best."""
-        self._groups = None
+        self._group = None
         if self.official:
             z = torch.cat(list(self.embed()))
             labels, distances = official_kmeans(z, self.n_clusters, _draw_numpy)
@@ -425,7 +529,14 @@ class Training:
             better = best is None or quality.score > best.score
             if self.epoch >= warm and better and not self.below:
                 self.best = Clustering(
-                    labels, distances, result.centers, space, self._weights(), self.epoch, quality
+                    labels,
+                    distances,
+                    result.centers,
+                    result.offsets,
+                    space,
+                    self._weights(),
+                    self.epoch,
+                    quality,
                 )
         self.labels = self.fabric.broadcast(labels)
         self.confident = self.fabric.broadcast(confident_nodes(distances, self.config.tau))
@@ -459,8 +570,9 @@ class Training:
         scores = label_scores(self.y, labels.cpu().numpy())
         if self.best is None or scores["ACC"] >= self.best.scores["ACC"]:  # type: ignore[index]
             centers = cluster_means(rows, labels, self.n_clusters)
+            zero = centers.new_zeros(self.n_clusters)
             self.best = Clustering(
-                labels, distances, centers, None, weights, self.epoch, None, scores
+                labels, distances, centers, zero, None, weights, self.epoch, None, scores
             )
         return {key: scores[key] for key in ("ACC", "NMI", "ARI", "F1")}
 
