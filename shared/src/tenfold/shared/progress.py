@@ -101,7 +101,8 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
         ...         bar.update(loss=0.5)
     """
     global _display
-    if _verbosity == "quiet" or not sys.stderr.isatty():
+    # The display puts itself in the place of standard error, which then may deny being a terminal.
+    if _verbosity == "quiet" or (_display is None and not sys.stderr.isatty()):
         bar = Bar(label, total)
         yield bar
         bar._print()

@@ -103,6 +103,8 @@ def train(config: TrainConfig, data: Data, fabric: Any, run: Run | None = None) 
         run.rewind(epoch)
         history = run.metrics()
         message(f"resuming after epoch {epoch}")
+    elif run is not None:
+        run.rewind(-1)  # killed before its first checkpoint, it begins anew
     saved_at = time.monotonic()
     with progress("training", total=config.epochs) as bar:
         bar.update(training.epoch + 1)
