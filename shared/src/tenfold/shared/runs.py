@@ -24,7 +24,6 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -252,7 +251,7 @@ class Run:
         noted = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
         filled = {
             "package": self.package,
-            "version": _version(self.package),
+            "version": noted["packages"].get(f"tenfold-{self.package}"),
             "command": noted["command"],
             "date": _now(),
             "seconds": round(time.monotonic() - self._started, 3),
@@ -275,14 +274,6 @@ class Run:
 def _now() -> str:
     """Gives the time with its zone, in seconds."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _version(package: str) -> str | None:
-    """Gives the installed version of a package, if it is one."""
-    try:
-        return metadata.version(f"tenfold-{package}")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _from_main_process(value: str) -> str:
