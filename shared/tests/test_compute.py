@@ -29,6 +29,7 @@ def test_fabric_on_a_cpu_trains(capfd):
         ({"device": "cpu", "precision": "33"}, "Precision '33' is invalid"),
         ({"device": "cpu", "devices": 0}, "`Fabric(devices=0)` value is not a valid input"),
         ({"device": "cpu", "num_nodes": 0}, "must be a positive integer, but got 0"),
+        ({"device": "tpu"}, "device 'tpu'"),
         ({"device": "cpu", "strategy": "no-such"}, "strategy='no-such'"),
     ],
 )

@@ -67,7 +67,7 @@ def fabric(
     wish = {"devices": devices, "num_nodes": num_nodes, "precision": precision}
     try:
         made = Fabric(accelerator=device, strategy=strategy, **wish)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, MisconfigurationException) as error:
+    except (ImportError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"device {device!r}, {wish}: {error}") from error
     if made.device.type == "cpu" and precision.startswith("16"):  # Fabric would take another one
         raise InputError(f"precision {precision!r} needs a GPU; a CPU has 'bf16-mixed' instead")
