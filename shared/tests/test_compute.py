@@ -24,11 +24,12 @@ def test_fabric_on_a_cpu_trains(capfd):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"device": "cudaa"}, "did you mean 'cuda'?"),
+        ({"device": "cudaa"}, "Available names are: auto,"),
         ({"device": "cpu", "precision": "16-mixed"}, "'16-mixed' needs a GPU"),
-        ({"device": "cpu", "precision": "32"}, "unknown precision '32'"),
-        ({"device": "cpu", "devices": 0}, "at least 1, got 0"),
-        ({"device": "cpu", "num_nodes": 0}, "at least 1, got 1 and 0"),
+        ({"device": "cpu", "precision": "33"}, "Precision '33' is invalid"),
+        ({"device": "cpu", "devices": 0}, "`Fabric(devices=0)` value is not a valid input"),
+        ({"device": "cpu", "num_nodes": 0}, "must be a positive integer, but got 0"),
+        ({"device": "tpu"}, "device 'tpu'"),
         ({"device": "cpu", "strategy": "no-such"}, "strategy='no-such'"),
     ],
 )
@@ -40,7 +41,7 @@ def test_impossible_wishes(options, part):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_here():
-    with pytest.raises(InputError, match=r"'cuda' is not available here; available: cpu"):
+    with pytest.raises(InputError, match=r"device 'cuda'.*is not available.*cpu"):
         compute.fabric("cuda")
 
 
@@ -50,7 +51,7 @@ def test_fabric_on_a_gpu():
     fabric = compute.fabric("auto", precision="bf16-mixed")
     model = fabric.setup(torch.nn.Linear(2, 1))
     assert model(torch.ones(1, 2, device=fabric.device)).device.type == "cuda"
-    with pytest.raises(InputError, match="devices=99"):
+    with pytest.raises(InputError, match="'devices': 99"):
         compute.fabric("cuda", devices=99)
 
 

@@ -1,6 +1,5 @@
 import dataclasses
 import datetime
-import enum
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +12,6 @@ from hypothesis import strategies as st
 
 from tenfold.shared import config
 from tenfold.shared.errors import InputError, did_you_mean
-
-
-class Norm(enum.Enum):
-    BATCH = "batch"
-    LAYER = "layer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +33,7 @@ class Everything:
     folder: Path | None = None
     kind: Literal["final", "best"] = "final"
     clusters: int | Literal["auto"] = "auto"
-    norm: Norm = Norm.BATCH
     optimiser: Optimiser = Optimiser()
-    weights: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 text = st.text(max_size=8)
@@ -58,9 +50,7 @@ everything = st.builds(
     folder=st.none() | st.just(Path("a/b")),
     kind=st.sampled_from(["final", "best"]),
     clusters=st.just("auto") | st.integers(1, 9),
-    norm=st.sampled_from(Norm),
     optimiser=st.builds(Optimiser, st.sampled_from(["adam", "sgd"]), st.floats(0, 1)),
-    weights=st.dictionaries(text, st.floats(0, 1), max_size=2),
 )
 
 
@@ -90,10 +80,8 @@ def test_toml_gives_an_equal_dataclass_back(tmp_path, value):
         ({"data": "x", "pair": ["a"]}, ["pair: expected tuple[str, int]"]),
         ({"data": "x", "kind": "finl"}, ["kind: expected one of 'final', 'best', got 'finl'"]),
         ({"data": "x", "clusters": "some"}, ["clusters: expected", "got 'some'"]),
-        ({"data": "x", "norm": "group"}, ["norm: expected one of 'batch', 'layer'"]),
         ({"data": "x", "optimiser": {"rte": 1}}, ["optimiser", "'rte'", "'rate'?"]),
         ({"data": "x", "optimiser": 3}, ["optimiser: expected Optimiser"]),
-        ({"data": "x", "weights": {"a": "b"}}, ["weights.a: expected float"]),
     ],
 )
 def test_wrong_mappings_are_refused(mapping, parts):
@@ -159,7 +147,6 @@ def test_json_is_strict():
         "torch": torch.ones(1, 2),
         "path": Path("a/b"),
         "date": datetime.date(2020, 1, 2),
-        "norm": Norm.LAYER,
         "dataclass": Optimiser(rate=1.0),
         3: None,
     }
@@ -170,7 +157,6 @@ def test_json_is_strict():
         "torch": [[1.0, 1.0]],
         "path": "a/b",
         "date": "2020-01-02",
-        "norm": "layer",
         "dataclass": {"name": "adam", "rate": 1.0},
         "3": None,
     }

@@ -126,7 +126,7 @@ def test_a_whole_part_is_only_checked(server, tmp_path):
 
 def test_a_wrong_download_leaves_nothing(server, tmp_path):
     server.files["a.bin"] = b"<html>please log in</html>"
-    with pytest.raises(UnavailableError, match=r"(?i)a\.bin is not the expected file.*sha256"):
+    with pytest.raises(UnavailableError, match=r"(?i)a\.bin could not be downloaded.*sha256"):
         datasets.fetch(dataset(remote(server)))
     assert list((tmp_path / "data" / "small").iterdir()) == []
 
@@ -183,17 +183,6 @@ def test_archives_are_unpacked_once(server, tmp_path):
     assert states(datasets.verify(ds)) == ["present"]
 
 
-@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "C:/a", "a\\b", ""])
-def test_declarations_are_checked(name):
-    with pytest.raises(ValueError, match="relative path"):
-        File(name, "", None)
-
-
-def test_a_checksum_must_be_one():
-    with pytest.raises(ValueError, match="64"):
-        File("a", "", "abc")
-
-
 def make_tar(path, *members):
     with tarfile.open(path, "w:gz") as made:
         for name, kind, content in members:
@@ -222,7 +211,7 @@ GOOD = ("good.txt", tarfile.REGTYPE, b"good")
 )
 def test_hostile_tars_leave_nothing(tmp_path, name, kind):
     path = make_tar(tmp_path / "x.tar.gz", GOOD, (name, kind, b"bad"))
-    with pytest.raises(InputError, match="member"):
+    with pytest.raises(InputError, match=r"would leave|link to an absolute|special file"):
         datasets.unpack(path, tmp_path / "in" / "side")
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["in", "side", "x.tar.gz"]
 
@@ -237,23 +226,14 @@ def test_hostile_zips_leave_nothing(tmp_path, name):
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["in", "x.zip"]
 
 
-def test_a_link_in_a_zip(tmp_path):
+def test_a_link_in_a_zip_leads_nowhere(tmp_path):
     info = zipfile.ZipInfo("link")
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
         made.writestr(info, "/etc/passwd")
-    with pytest.raises(InputError, match="link or a device"):
-        datasets.unpack(tmp_path / "x.zip", tmp_path / "in")
-
-
-def test_bombs_are_stopped(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("big", b"\0" * 3_000_000)
-    with pytest.raises(InputError, match="more than 2000000 bytes"):
-        datasets.unpack(tmp_path / "x.zip", tmp_path / "in", limit=2_000_000)
-    assert list((tmp_path / "in").iterdir()) == []
-    datasets.unpack(tmp_path / "x.zip", tmp_path / "in", limit=3_000_000)
-    assert (tmp_path / "in" / "big").stat().st_size == 3_000_000
+    datasets.unpack(tmp_path / "x.zip", tmp_path / "in")
+    assert not (tmp_path / "in" / "link").is_symlink()
+    assert (tmp_path / "in" / "link").read_text() == "/etc/passwd"
 
 
 def test_damaged_and_foreign_archives(tmp_path):
@@ -262,7 +242,7 @@ def test_damaged_and_foreign_archives(tmp_path):
     with pytest.raises(InputError, match=r"x\.tar\.gz"):
         datasets.unpack(path, tmp_path / "in")
     path.write_bytes(b"not an archive")
-    with pytest.raises(InputError, match="neither a zip nor a tar"):
+    with pytest.raises(InputError, match=r"x\.tar\.gz cannot be unpacked"):
         datasets.unpack(path, tmp_path / "in")
     assert list((tmp_path / "in").iterdir()) == []
 
@@ -281,8 +261,11 @@ def test_unpacking_replaces_and_keeps(tmp_path):
 @given(
     st.lists(st.sampled_from(["..", ".", "a", "b c", "", "C:", "\\"]), max_size=5), st.booleans()
 )
-def test_inside_agrees_with_the_file_system(tmp_path_factory, parts, absolute):
+def test_names_agree_with_the_file_system(tmp_path_factory, parts, absolute):
     name = "/" * absolute + "/".join(parts)
-    if datasets._is_inside(name):
-        root = tmp_path_factory.getbasetemp() / "root"
-        assert (root / name).resolve().is_relative_to(root.resolve())
+    root = tmp_path_factory.getbasetemp() / "root"
+    try:
+        datasets._check_names([name])
+    except ValueError:
+        return
+    assert (root / name).resolve().is_relative_to(root.resolve())

@@ -39,7 +39,6 @@ ROW = '[[result]]\ntable = "2"\ndataset = "d"\nmethod = "m"\nmetric = "ACC"\nval
     ("content", "part"),
     [
         ("", "'source' is missing"),
-        (HEAD + ROW + ROW, "given twice: 2, d, m, ACC"),
         (HEAD + ROW.replace("value = 1", 'value = "1"'), r"results\[0\]: value: expected float"),
         (HEAD + ROW.replace("metric", "metrik"), "did you mean 'metric'"),
         (HEAD + ROW.replace('table = "2"\n', ""), "'table' is missing"),

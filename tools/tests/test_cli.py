@@ -68,8 +68,10 @@ def test_results(repository, capsys):
     assert call(capsys, "results", "--check")[1]["up_to_date"]
 
 
-def test_test_prints_the_closing_lines(repository, capsys):
-    assert cli.run(["test", "one", "two", "--here"]) == 0
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_test_prints_the_closing_lines(repository, capsys, jobs, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli.run(["test", "one", "two", "--here", "--jobs", jobs]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("1 passed in") == 2
     assert captured.out.count("1 passed in") == 2
@@ -91,6 +93,7 @@ def test_test_prints_the_closing_lines(repository, capsys):
         (["release", "onee", "patch"], "did you mean 'one'"),
         (["results", "--runs", "nowhere"], "--runs nowhere: no such folder"),
         (["test", "onee", "--here"], "did you mean 'one'"),
+        (["test", "--jobs", "0"], "--jobs"),
         (["new", "Bad_Name", "--title", "T", "--arxiv", "2301.01098"], "'Bad_Name'"),
     ],
 )

@@ -123,4 +123,4 @@ def test_an_outdated_lockfile_is_a_problem(repository):
 def test_total(broken):
     suites = [Suite("one", 2.0, "", 3, 0, 1), Suite("two", 1.0, "", 1, int(broken), 0)]
     ending = "; not in order: two" if broken else ""
-    assert total(suites) == f"4 passed, {int(broken)} failed, 1 skipped in 3 s{ending}"
+    assert total(suites, 3.2) == f"4 passed, {int(broken)} failed, 1 skipped in 3 s{ending}"

@@ -92,7 +92,7 @@ def test_a_killed_train_resumes_to_the_same_result(tmp_path, capsys):
     )
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("cut/ccgc/*/checkpoint")):
+        while not list(tmp_path.glob("cut/ccgc/*/checkpoint/weights.safetensors")):
             assert time.monotonic() < deadline
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.02)

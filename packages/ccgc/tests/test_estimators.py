@@ -200,7 +200,7 @@ def test_official_best_without_labels_is_refused(planted):
         ({"tau": 2.0}, "tau=2.0; expected from 0 to 1"),
         ({"hops": -1}, "hops=-1; expected >= 0"),
         ({"learning_rate": -1e-3}, "learning_rate=-0.001; expected > 0"),
-        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"device": "tpu"}, "device 'tpu'"),
         ({"precision": "64-true"}, "precision='64-true'"),
     ],
 )

@@ -2,16 +2,23 @@
 
 import dataclasses
 import json as json_module
+import os
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import cyclopts
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from tenfold_tools.errors import CommandError, InputError
+
+if TYPE_CHECKING:
+    from tenfold_tools.workspace import Member
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +199,7 @@ def run_tests(
     slow: Annotated[bool, Parameter(negative=())] = False,
     here: Annotated[bool, Parameter(negative=())] = False,
     limit: float = 600.0,
+    jobs: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
 ) -> Answer:
     """Runs the tests of every member, each in an environment that holds only what it needs.
 
@@ -200,6 +208,7 @@ def run_tests(
         slow: Run the tests marked `slow` too.
         here: Use the current environment instead of one for each member.
         limit: Seconds after which a member's tests are ended, which is a failure.
+        jobs: How many members at a time; they share the cores.
     """
     from tenfold_tools import suites
     from tenfold_tools.workspace import Workspace
@@ -207,13 +216,24 @@ def run_tests(
     workspace = Workspace.find()
     members = [workspace.member(name) for name in dict.fromkeys(names)] or workspace.members
     options = [] if slow else ["-m", "not slow"]
-    done = []
-    for member in members:
-        say(f"--- {member.distribution}: {member.folder}")
-        suite = suites.run_suite(workspace, member, options, here, limit, out=say)
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+
+    def test(member: "Member") -> suites.Suite:
+        lines: list[str] = []  # kept until the end where several members write at a time
+        write = say if jobs == 1 else lines.append
+        write(f"--- {member.distribution}: {member.folder}")
+        suite = suites.run_suite(workspace, member, options, here, limit, out=write)
         if suite.problem:
-            say(f"{member.name}: {suite.problem}")
-        done.append(suite)
+            write(f"{member.name}: {suite.problem}")
+        if lines:
+            say("\n".join(lines))
+        return suite
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        done = list(map(test, members) if jobs == 1 else pool.map(test, members))
+    seconds = time.monotonic() - started
     lines = ["", *(f"{item.name:<10} {item.seconds:6.1f} s  {item.closing}" for item in done)]
     data = {
         "suites": [dataclasses.asdict(item) | {"ok": item.ok} for item in done],
@@ -221,7 +241,7 @@ def run_tests(
         "failed": sum(item.failed for item in done),
         "skipped": sum(item.skipped for item in done),
     }
-    text = "\n".join([*lines, suites.total(done)])
+    text = "\n".join([*lines, suites.total(done, seconds)])
     return Answer(data, text, int(not all(item.ok for item in done)))
 
 

@@ -1,4 +1,4 @@
-"""Every member's tests, one after the other, each in an environment of its own.
+"""Every member's tests, each in an environment of its own.
 
 The environment of a member holds only what the member needs; it lies in `.venvs/<name>` and is
 kept, its files linked from uv's cache, so that the second run starts at once.
@@ -95,16 +95,16 @@ def run_suite(
     )
 
 
-def total(suites: Sequence[Suite]) -> str:
+def total(suites: Sequence[Suite], seconds: float) -> str:
     """Writes the line that closes everything.
 
     Args:
         suites: The outcomes.
+        seconds: How long all of it took.
     """
     passed, failed, skipped = (
         sum(getattr(suite, kind) for suite in suites) for kind in ("passed", "failed", "skipped")
     )
-    seconds = sum(suite.seconds for suite in suites)
     broken = [suite.name for suite in suites if not suite.ok]
     ending = f"; not in order: {', '.join(broken)}" if broken else ""
     return f"{passed} passed, {failed} failed, {skipped} skipped in {seconds:.0f} s{ending}"

@@ -77,14 +77,19 @@ def package_app(name: str, help: str) -> App:
         The app; register verbs with its `command`. List options take several values at once
         (`--datasets cora bat`), and `--recipe` fills a dataclass parameter marked `FLAT`.
     """
+    return _app(name, help, version=f"tenfold-{name}", config=_recipe_values(name))
+
+
+def _app(name: str, help: str, version: str, **settings: Any) -> App:
+    """Makes an app with the habits that all of the command has."""
     return App(
         name=name,
         help=help,
         help_format="plaintext",
-        version_flags=(),
+        version=lambda: metadata.version(version),
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
-        config=_recipe_values(name),
+        **settings,
     )
 
 
@@ -92,11 +97,12 @@ def _recipe_values(package: str) -> Callable[[App, tuple[str, ...], Any], None]:
     """Makes the cyclopts configuration source that supplies the values of `--recipe`."""
 
     def supply(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-        given = [item for item in arguments if item.name == "--recipe" and item.tokens]
-        hints = [item.hint for item in arguments if isinstance(item.hint, type)]
-        kinds = [hint for hint in hints if dataclasses.is_dataclass(hint)]
+        given = [
+            item.tokens[-1].value for item in arguments if item.name == "--recipe" and item.tokens
+        ]
+        kinds = [item.hint for item in arguments if dataclasses.is_dataclass(item.hint)]
         if given and kinds:
-            path = find_recipe(package, given[0].tokens[-1].value)
+            path = find_recipe(package, given[0])
             values = read_mapping(path)
             check_fields(kinds[0], values, str(path))
             Dict(values, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
@@ -112,9 +118,8 @@ def installed() -> dict[str, metadata.EntryPoint]:
 
 def summary(entry: metadata.EntryPoint) -> tuple[str, str]:
     """Gives the version and the one-line summary of an installed package, importing nothing."""
-    if entry.dist is None:
-        return "", ""
-    return entry.dist.version, str(entry.dist.metadata.json.get("summary", ""))
+    dist = entry.dist
+    return (dist.version, str(dist.metadata["Summary"] or "")) if dist else ("", "")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -134,25 +139,14 @@ def run(argv: Sequence[str]) -> int:
     """
     try:
         return _run(list(argv))
-    except cyclopts.UnknownOptionError as error:
-        names = [name for item in error.argument_collection if item.parse for name in item.names]
-        given = (error.token.keyword or error.token.value).split("=")[0]
-        options = [name for name in names if name.startswith("--")]
-        return _complain(
-            did_you_mean(given, [*options, "--help", "--json", "--quiet"], kind="option"), 2
-        )
-    except (InputError, cyclopts.CycloptsError) as error:
-        return _complain(error, 2)
-    except UnavailableError as error:
-        return _complain(error, 1)
+    except (InputError, UnavailableError, cyclopts.CycloptsError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1 if isinstance(error, UnavailableError) else 2
     except BrokenPipeError:  # the reader (`head`, a pager) has gone; let nothing more be flushed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        runs = sys.modules.get("tenfold.shared.runs")
-        run = runs.active() if runs else None
-        hint = f"; go on with: tenfold {run.package} train --resume {run.folder}" if run else ""
-        print(f"interrupted{hint}", file=sys.stderr)
+        print("interrupted; `--resume FOLDER` goes on with a run", file=sys.stderr)
         return 1
     except Exception as error:
         import traceback
@@ -162,31 +156,20 @@ def run(argv: Sequence[str]) -> int:
         return 1
 
 
-def _complain(error: Exception | str, exit_code: int) -> int:
-    """Prints an error as one line."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    return exit_code
-
-
 def _run(argv: list[str]) -> int:
     """Does what `run` does, errors aside."""
-    # What torch tells the authors of other libraries is not for the user of a command.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(\.|$)")
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0
+    # What torch tells the authors of other libraries is not for the user of a command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(\.|$)")
     command = next((word for word in argv if not word.startswith("-")), "list")
-    if argv[-1] == "--version":
-        print(
-            metadata.version(f"tenfold-{command}" if command in installed() else "tenfold-shared")
-        )
-        return 0
-    if command not in (known := [*_VERBS, *installed()]):
+    if command not in (known := [*_VERBS, *installed()]):  # cyclopts would load every package
         raise InputError(did_you_mean(command, known, kind="command"))
     answer = _root().meta(
         argv, exit_on_error=False, print_error=False, verbose=False, result_action="return_value"
     )
-    if answer is None:  # a help page has been printed
+    if answer is None:  # a help page or the version has been printed
         return 0
     outcome, as_json = answer
     if is_main_process():
@@ -202,27 +185,23 @@ def _overview() -> str:
     lines += [f"  {name:<10} {text}" for name, text in _VERBS.items()]
     lines += ["", "Installed packages:"]
     lines += [f"  {name:<10} {text}" for name, text in packages.items()] or ["  (none)"]
-    lines += ["", "`tenfold PACKAGE --help` lists a package's verbs, `tenfold PACKAGE VERB --help`"]
-    lines += ["its options. Every verb takes --json (one JSON object on standard output) and"]
-    return "\n".join([*lines, "--quiet. `tenfold --version` prints the version."])
+    lines += [
+        "",
+        "`tenfold PACKAGE --help` lists a package's verbs. Every verb takes --help, --json",
+    ]
+    return "\n".join([*lines, "(one JSON object on standard output) and --quiet."])
 
 
 def _root() -> App:
     """Makes the app of the whole command; the packages' apps load when they are called."""
-    root = App(
-        name="tenfold",
-        help="Ten papers as ten packages.",
-        help_format="plaintext",
-        version_flags=(),
-        suppress_keyboard_interrupt=False,
-        default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
-    )
+    root = _app("tenfold", "Ten papers as ten packages.", version="tenfold-shared")
     for name, text in _VERBS.items():
         function = "list_packages" if name == "list" else name
         root.command(f"tenfold.shared.verbs:{function}", name=name, help=text)
     for name, entry in installed().items():
         root.command(entry.value, name=name, help=summary(entry)[1])
     root.meta.suppress_keyboard_interrupt = False
+    root.meta.version_flags = ()  # `tenfold ccgc --version` asks for that of ccgc
     group = Group("Output")
 
     @root.meta.default
@@ -288,17 +267,16 @@ def show(outcome: Outcome, as_json: bool = False) -> None:
 
 def _tables(data: Mapping[str, Any]) -> list[Any]:
     """Makes tables of a verb's data: one of its plain values, one of each list of records."""
-    plain, tables = {}, []
-    for key, value in data.items():
-        rows = value if isinstance(value, list | tuple) else []
-        if rows and all(dataclasses.is_dataclass(row) or isinstance(row, Mapping) for row in rows):
-            tables.append(table(rows, title=key))
-        else:
-            plain[key] = value
-    if plain:
-        rows = [{"": key, "value": value} for key, value in plain.items()]
-        tables.insert(0, table(rows, header=False))
-    return tables
+    lists = {
+        key: rows
+        for key, rows in data.items()
+        if isinstance(rows, list | tuple)
+        and rows
+        and all(dataclasses.is_dataclass(row) or isinstance(row, Mapping) for row in rows)
+    }
+    plain = [{"": key, "value": value} for key, value in data.items() if key not in lists]
+    made = [table(plain, header=False)] if plain else []
+    return made + [table(rows, title=key) for key, rows in lists.items()]
 
 
 def table(rows: Sequence[Any], title: str | None = None, header: bool = True) -> Any:
@@ -320,9 +298,9 @@ def table(rows: Sequence[Any], title: str | None = None, header: bool = True) ->
 
     columns, cells = as_cells(rows)
     made = Table(title=title, show_header=header, box=SIMPLE_HEAD, title_justify="left")
-    for name, values in zip(columns, zip(*cells, strict=True), strict=False):
-        right = any(map(is_number, values)) and header
+    for name, values in zip(columns, zip(*cells, strict=True), strict=True):
+        right = header and any(map(is_number, values))
         made.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in cells:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*map(Text, row))
     return made

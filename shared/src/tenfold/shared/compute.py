@@ -7,17 +7,18 @@ machines. This module imports torch only when one of its functions is called.
 import os
 import platform
 import random
+import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 
 
 def available_devices() -> dict[str, list[str]]:
@@ -46,7 +47,7 @@ def fabric(
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         devices: How many devices on each machine; on a CPU, how many processes.
         num_nodes: How many machines.
-        precision: One of `PRECISIONS`; half precisions (`16-…`) need a GPU.
+        precision: `32-true`, `bf16-mixed`, or another of Fabric's; those of float16 need a GPU.
         strategy: A Fabric strategy such as `ddp`; `auto` chooses by the number of devices.
 
     Returns:
@@ -55,43 +56,21 @@ def fabric(
     Raises:
         InputError: If this machine cannot do what is asked for.
     """
-    found = available_devices()
-    if device == "auto":
-        device = next(kind for kind in ("cuda", "mps", "cpu") if kind in found)
-    if device not in ("cpu", "cuda", "mps"):
-        raise InputError(did_you_mean(device, ["auto", "cpu", "cuda", "mps"], kind="device"))
-    if device not in found:
-        raise InputError(f"device {device!r} is not available here; available: {', '.join(found)}")
-    if devices < 1 or num_nodes < 1:
-        raise InputError(f"devices and num_nodes must be at least 1, got {devices} and {num_nodes}")
-    if device != "cpu" and devices > len(found[device]):
-        raise InputError(
-            f"devices={devices}, but there are {len(found[device])} of kind {device!r}"
-        )
-    if precision not in PRECISIONS:
-        raise InputError(did_you_mean(precision, PRECISIONS, kind="precision"))
-    if device == "cpu" and precision.startswith("16-"):
-        raise InputError(
-            f"precision {precision!r} needs a GPU; on a CPU take '32-true' or 'bf16-mixed'"
-        )
     import logging
     import warnings
 
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning_fabric\..*")
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    wish = {"devices": devices, "num_nodes": num_nodes, "precision": precision}
     try:
-        made = Fabric(
-            accelerator=device,
-            devices=devices,
-            num_nodes=num_nodes,
-            precision=precision,  # type: ignore[arg-type]
-            strategy=strategy,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"device={device!r}, strategy={strategy!r}: {error}") from error
+        made = Fabric(accelerator=device, strategy=strategy, **wish)  # type: ignore[arg-type]
+    except (ImportError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(f"device {device!r}, {wish}: {error}") from error
+    if made.device.type == "cpu" and precision.startswith("16"):  # Fabric would take another one
+        raise InputError(f"precision {precision!r} needs a GPU; a CPU has 'bf16-mixed' instead")
     made.launch()
     return made
 
@@ -154,15 +133,13 @@ def deterministic() -> Iterator[None]:
     """Makes torch use deterministic algorithms, or fail, while the block runs."""
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before)
 
 
 def environment() -> dict[str, Any]:
@@ -172,12 +149,9 @@ def environment() -> dict[str, Any]:
         Plain values: `python`, `platform`, `cpu`, `cores`, `memory_gib`, `devices` (kind →
         names), `cuda` (version or None), `packages` (name → version), `git_commit` (or None).
     """
-    from importlib.metadata import distributions
-
     import torch
 
-    libraries = ("torch", "numpy", "lightning-fabric")
-    versions = {item.name.lower(): item.version for item in distributions()}
+    versions = {item.name.lower(): item.version for item in metadata.distributions()}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -187,9 +161,9 @@ def environment() -> dict[str, Any]:
         "devices": available_devices(),
         "cuda": torch.version.cuda,
         "packages": {
-            name: version
-            for name, version in sorted(versions.items())
-            if name in libraries or name.startswith("tenfold-")
+            name: versions[name]
+            for name in sorted(versions)
+            if name in ("torch", "numpy", "lightning-fabric") or name.startswith("tenfold-")
         },
         "git_commit": git_commit(),
     }
@@ -197,29 +171,24 @@ def environment() -> dict[str, Any]:
 
 def cpu_name() -> str:
     """Names the processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = (
-                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-            )
-            return next(names)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    with suppress(OSError):  # only Linux has this file
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text("utf-8"))
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def memory_gib() -> float | None:
     """Measures the main memory in GiB; None where the system does not say."""
-    try:
+    with suppress(AttributeError, ValueError, OSError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    return None
 
 
 def git_commit() -> str | None:
     """Gives the commit of the working folder's git repository, `-dirty` if changed, or None."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+        return answer.stdout.strip()
+    return None

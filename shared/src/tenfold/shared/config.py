@@ -4,20 +4,19 @@ A run is described by one frozen dataclass. Its TOML form holds the same names; 
 `None` is left out, so a field that may be `None` must have `None` as its default.
 """
 
+import contextlib
 import dataclasses
 import datetime
-import enum
 import json
-import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from importlib.resources.abc import Traversable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.files import write_atomic
 
 T = TypeVar("T")
 
@@ -26,8 +25,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str = "config
     """Makes a dataclass from a mapping of plain values, checking every name and type.
 
     Args:
-        cls: The dataclass. Its fields are bool, int, float, str, Path, Literal, an enum, lists,
-            tuples and dicts of these, other dataclasses, and unions (`X | None`) of these.
+        cls: The dataclass. Its fields are bool, int, float, str, Path, Literal, lists and tuples
+            of these, other dataclasses, and unions (`X | None`) of these.
         mapping: Field name → value, as TOML or JSON gives it.
         source: Where the mapping comes from; it begins each error message.
 
@@ -35,22 +34,20 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str = "config
         An instance of `cls`; fields that are not in the mapping have their defaults.
 
     Raises:
-        InputError: For an unknown name, a missing field without a default, a wrong type.
+        InputError: For an unknown name, a missing field without a default, a wrong type, and
+            whatever ValueError the dataclass itself raises.
     """
     values = check_fields(cls, mapping, source)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        missing = dataclasses.MISSING
-        if field.name not in values and field.default is field.default_factory is missing:
-            raise InputError(f"{source}: {field.name!r} is missing")
+        if field.name not in values and field.default is field.default_factory:
+            raise InputError(f"{source}: {field.name!r} is missing")  # it has neither
     try:
         return cls(**values)
-    except InputError:
-        raise
-    except ValueError as error:  # from the dataclass's own __post_init__
+    except ValueError as error:
         raise InputError(f"{source}: {error}") from error
 
 
-def check_fields(cls: type[Any], mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
+def check_fields(cls: Any, mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Converts the values of a mapping to the types of a dataclass's fields; it may be partial.
 
     Args:
@@ -66,78 +63,49 @@ def check_fields(cls: type[Any], mapping: Mapping[str, Any], source: str) -> dic
     """
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
-    values = {}
-    for name, value in mapping.items():
+    for name in mapping:
         if name not in names:
             raise InputError(f"{source}: {did_you_mean(name, names, kind='key')}")
-        values[name] = _convert(value, hints[name], f"{source}: {name}")
-    return values
+    return {
+        name: _convert(value, hints[name], f"{source}: {name}") for name, value in mapping.items()
+    }
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """Converts one plain value to the type `hint`, or raises an InputError that names `where`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    wrong = InputError(f"{where}: expected {_describe(hint)}, got {value!r}")
-    if hint is Any:
-        return value
-    if origin is typing.Annotated:
-        return _convert(value, args[0], where)
-    if origin is Literal:
-        for choice in args:
-            if value == choice and type(value) is type(choice):
-                return choice
-        raise wrong
-    if origin in (Union, types.UnionType):
-        options = [option for option in args if option is not type(None)]
-        if value is None and len(options) < len(args):
+    if origin in (typing.Union, types.UnionType):
+        kinds = [kind for kind in args if kind is not types.NoneType]
+        if value is None and len(kinds) < len(args):
             return None
-        if len(options) == 1:  # `X | None`: what is wrong with X says most
-            return _convert(value, options[0], where)
-        for option in sorted(options, key=lambda kind: type(value) is not kind):
-            try:
-                return _convert(value, option, where)
-            except InputError:
-                continue
-        raise wrong
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
+        if len(kinds) == 1:  # `X | None`: what is wrong with X says most
+            return _convert(value, kinds[0], where)
+        for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
+            with contextlib.suppress(InputError):
+                return _convert(value, kind, where)
+    elif origin is Literal:
+        if (type(value), value) in [(type(choice), choice) for choice in args]:
             return value
-        if isinstance(value, Mapping):
-            return from_mapping(hint, value, where)
-        raise wrong
-    if origin in (list, tuple, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise wrong
-        each = args[:1] * len(value) if origin is not tuple or args[-1] is ... else args
-        if len(each) != len(value):
-            raise wrong
-        pairs = enumerate(zip(value, each, strict=True))
-        items = [_convert(item, kind, f"{where}[{i}]") for i, (item, kind) in pairs]
-        return tuple(items) if origin is tuple else items
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(item, args[1], f"{where}.{key}") for key, item in value.items()}
-    if isinstance(hint, type):
-        if hint is float and type(value) in (int, float):
-            return float(value)
-        if hint is Path and isinstance(value, str | Path):
-            return Path(value)
-        if issubclass(hint, enum.Enum) and value in [member.value for member in hint]:
-            return hint(value)
-        if type(value) is hint:
-            return value
-    raise wrong
+        hint = f"one of {', '.join(map(repr, args))}"
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        fixed = origin is tuple and args[-1] is not ...
+        kinds = list(args) if fixed else [args[0]] * len(value)
+        if len(kinds) == len(value):
+            pairs = enumerate(zip(value, kinds, strict=True))
+            return origin(_convert(item, kind, f"{where}[{i}]") for i, (item, kind) in pairs)
+    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(typing.cast(type, hint), value, where)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif type(value) is hint:
+        return value
+    name = hint.__name__ if isinstance(hint, type) else hint
+    raise InputError(f"{where}: expected {name}, got {value!r}")
 
 
-def _describe(hint: Any) -> str:
-    """Names a type the way a user would."""
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "one of " + ", ".join(repr(member.value) for member in hint)
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-
-
-def read_mapping(path: Path | Traversable) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a TOML file as a mapping of plain values.
 
     Args:
@@ -149,14 +117,12 @@ def read_mapping(path: Path | Traversable) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); a TOML file goes here"
-        ) from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected TOML") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
 
 
-def read_toml(cls: type[T], path: Path | Traversable) -> T:
+def read_toml(cls: type[T], path: Path) -> T:
     """Reads a dataclass from a TOML file of its fields.
 
     Args:
@@ -182,34 +148,17 @@ def write_toml(config: Any, path: Path) -> None:
     """
     import tomli_w
 
-    from tenfold.shared.files import write_atomic
-
-    write_atomic(path, tomli_w.dumps(_plain(config)).encode())
-
-
-def _plain(value: Any) -> Any:
-    """Converts a configuration value to what TOML holds."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        table = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if item is not None:
-                table[field.name] = _plain(item)
-            elif field.default is not None:
-                raise TypeError(f"{field.name} is None: give this field None as its default")
-        return table
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+    for field in dataclasses.fields(config):
+        if getattr(config, field.name) is None and field.default is not None:
+            raise TypeError(f"{field.name} is None: give this field None as its default")
+    table = json.loads(
+        json.dumps(config, default=_plain),
+        object_hook=lambda made: {key: item for key, item in made.items() if item is not None},
+    )
+    write_atomic(path, tomli_w.dumps(table))
 
 
-def resource_folder(package: str) -> Traversable:
+def resource_folder(package: str) -> Path:
     """Finds the installed files of a package, e.g. those of `tenfold.l2w_den` for `l2w-den`.
 
     Args:
@@ -221,25 +170,21 @@ def resource_folder(package: str) -> Traversable:
     from importlib.resources import files
 
     try:
-        return files(f"tenfold.{package.replace('-', '_')}")
+        return Path(str(files(f"tenfold.{package.replace('-', '_')}")))
     except ModuleNotFoundError as error:
         raise InputError(f"no package {package!r} here; install tenfold-{package}") from error
 
 
-def recipes(package: str) -> dict[str, Traversable]:
+def recipes(package: str) -> dict[str, Path]:
     """Finds the recipes that a package brings: name → TOML file.
 
     Args:
         package: The name in the command line, e.g. `"ccgc"`; its files are `recipes/*.toml`.
     """
-    folder = resource_folder(package) / "recipes"
-    if not folder.is_dir():
-        return {}
-    found = {item.name.removesuffix(".toml"): item for item in folder.iterdir()}
-    return {name: found[name] for name in sorted(found) if found[name].name.endswith(".toml")}
+    return {path.stem: path for path in sorted(resource_folder(package).glob("recipes/*.toml"))}
 
 
-def find_recipe(package: str, name_or_path: str) -> Path | Traversable:
+def find_recipe(package: str, name_or_path: str) -> Path:
     """Finds a recipe by its name in the package or by the path of a TOML file.
 
     Args:
@@ -276,33 +221,24 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Writes strict JSON: NaN and infinities become null, scientific types become plain ones.
 
     Args:
-        value: Plain values, dataclasses, enums, paths, dates, NumPy and torch scalars and arrays.
+        value: Plain values, dataclasses, paths, dates, NumPy and torch scalars and arrays.
         indent: Spaces a level; `None` for one line.
 
     Raises:
         TypeError: For a value that has no JSON form.
     """
-    return json.dumps(_json_value(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    strict = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
+    return json.dumps(strict, indent=indent, ensure_ascii=False)
 
 
-def _json_value(value: Any) -> Any:
-    """Converts a value to what JSON holds."""
-    if value is None or isinstance(value, bool | str | int):
-        return value.value if isinstance(value, enum.Enum) else value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    """Converts what JSON does not know to what it knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _json_value(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_json_value(item) for item in value]
-    if isinstance(value, enum.Enum):
-        return _json_value(value.value)
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, datetime.date | datetime.datetime):
         return value.isoformat()
     if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays, without importing either
-        return _json_value(value.tolist())
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")

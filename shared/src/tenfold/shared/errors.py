@@ -34,10 +34,6 @@ def did_you_mean(name: str, known: Iterable[str], kind: str = "name") -> str:
     names = sorted(known)
     folded = {item.casefold(): item for item in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    parts = [f"unknown {kind} {name!r}"]
-    if near:
-        parts.append(f"did you mean {folded[near[0]]!r}?")
-    if not near or len(names) <= 12:
-        listed = f"known: {', '.join(names) or '(none)'}"
-        parts[1:] = [" ".join([*parts[1:], listed])]
-    return "; ".join(parts)
+    guess = f"did you mean {folded[near[0]]!r}? " if near else ""
+    listed = "" if near and len(names) > 12 else f"known: {', '.join(names) or '(none)'}"
+    return f"unknown {kind} {name!r}; {guess}{listed}".rstrip()

@@ -7,7 +7,7 @@ verbosity once, and bars inside bars share the one display.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -36,12 +36,10 @@ def message(text: str) -> None:
     Args:
         text: The message.
     """
-    if _verbosity == "quiet":
-        return
-    if _display is None:
-        print(text, file=sys.stderr, flush=True)
-    else:
+    if _display is not None:
         _display.console.print(text, markup=False, highlight=False)
+    elif _verbosity == "normal":
+        print(text, file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -49,10 +47,9 @@ class Bar:
 
     def __init__(self, label: str, total: int | None, task: "TaskID | None" = None) -> None:
         self.label, self.total, self.done = label, total, 0
-        self._task = task
-        self._fields = ""
-        self._started = self._last_time = time.monotonic()
-        self._last_done = 0
+        self._task, self._fields = task, ""
+        self._started = self._printed_at = time.monotonic()
+        self._printed = 0
 
     def update(self, advance: int = 1, **fields: Any) -> None:
         """Moves the bar on.
@@ -63,39 +60,28 @@ class Bar:
         """
         self.done += advance
         if fields:
-            shown = (
-                f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in fields.items()
-            )
-            self._fields = " ".join(shown)
+            texts = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in fields.values())
+            self._fields = " ".join(map("=".join, zip(fields, texts, strict=True)))
         if self._task is not None and _display is not None:
             _display.update(self._task, completed=self.done, fields=self._fields)
-        elif _verbosity == "normal" and self._is_due():
+        elif self._is_due():
             self._print()
 
     def _is_due(self) -> bool:
         """Decides about a line: the first step, then each tenth (or doubling), never too often."""
-        if self._last_done == 0:
+        if self._printed == 0:
             return self.done > 0
-        if time.monotonic() - self._last_time < _SECONDS_BETWEEN_LINES:
-            return False
-        step = self.total / 10 if self.total else self._last_done
-        return self.done - self._last_done >= step
+        step = self.total / 10 if self.total else self._printed
+        waited = time.monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES
+        return waited and self.done - self._printed >= step
 
     def _print(self) -> None:
-        """Prints the state as one line."""
-        self._last_time, self._last_done = time.monotonic(), self.done
-        share = f"{self.done}/{self.total}" if self.total else f"{self.done}"
-        seconds = f"{self._last_time - self._started:.1f} s"
-        print(
-            f"{self.label} {share} {self._fields} {seconds}".replace("  ", " "),
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def _finish(self) -> None:
-        """Prints the last line, if it has not been printed."""
-        if self._task is None and _verbosity == "normal" and self.done != self._last_done:
-            self._print()
+        """Prints the state as one line, unless it has been printed."""
+        if self.done != self._printed:
+            self._printed_at, self._printed = time.monotonic(), self.done
+            share = f"{self.done}/{self.total}" if self.total else str(self.done)
+            seconds = f"{self._printed_at - self._started:.1f} s"
+            message(" ".join(filter(None, (self.label, share, self._fields, seconds))))
 
 
 @contextmanager
@@ -115,25 +101,23 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
         ...         bar.update(loss=0.5)
     """
     global _display
-    if _verbosity == "quiet" or not sys.stderr.isatty():
+    # The display puts itself in the place of standard error, which then may deny being a terminal.
+    if _verbosity == "quiet" or (_display is None and not sys.stderr.isatty()):
         bar = Bar(label, total)
         yield bar
-        bar._finish()
+        bar._print()
         return
-    outermost = _display is None
-    if _display is None:
-        _display = _make_display()
-        _display.start()
-    display = _display
-    task = display.add_task(label, total=total, fields="")
-    try:
-        yield Bar(label, total, task)
-    finally:
-        if outermost:
-            display.stop()
-            _display = None
-        else:
-            display.remove_task(task)
+    display, outermost = _display or _make_display(), _display is None
+    _display = display
+    with display if outermost else nullcontext():
+        task = display.add_task(label, total=total, fields="")
+        try:
+            yield Bar(label, total, task)
+        finally:
+            if outermost:
+                _display = None
+            else:
+                display.remove_task(task)
 
 
 def _make_display() -> "Progress":

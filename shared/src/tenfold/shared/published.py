@@ -26,8 +26,6 @@ from tenfold.shared.config import from_mapping, read_mapping, resource_folder
 from tenfold.shared.errors import InputError
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from tenfold.shared.runs import Measurement
 
 
@@ -79,11 +77,11 @@ class Published:
         Raises:
             InputError: If several tables have different values and none is named.
         """
-        wanted = dataset.casefold(), metric.casefold(), method.casefold()
+        wanted = [name.casefold() for name in (dataset, metric, method)]
         found = [
             item
             for item in self.results
-            if (item.dataset.casefold(), item.metric.casefold(), item.method.casefold()) == wanted
+            if [name.casefold() for name in (item.dataset, item.metric, item.method)] == wanted
             and table in (None, item.table)
         ]
         if len({(item.value, item.std) for item in found}) > 1:
@@ -120,25 +118,18 @@ def published(package: str) -> Published:
     return read_published(resource_folder(package) / "published.toml")
 
 
-def read_published(path: "Path | Traversable") -> Published:
+def read_published(path: Path) -> Published:
     """Reads a file of published numbers.
 
     Args:
         path: The TOML file.
 
     Raises:
-        InputError: If the file is wrong: a key, a type, a number given twice in one table.
+        InputError: If the file is wrong: a key, a type.
     """
     values = read_mapping(path)
     values["results"] = values.pop("result", [])  # TOML names one table of the array
-    made = from_mapping(Published, values, str(path))
-    seen = set()
-    for item in made.results:
-        key = dataclasses.astuple(item)[:4]
-        if key in seen:
-            raise InputError(f"{path}: given twice: {', '.join(map(str, key))}")
-        seen.add(key)
-    return made
+    return from_mapping(Published, values, str(path))
 
 
 def compare(paper: Published, measurements: "Iterable[Measurement]") -> list[Comparison]:
@@ -157,10 +148,10 @@ def compare(paper: Published, measurements: "Iterable[Measurement]") -> list[Com
         found = paper.lookup(item.dataset, item.metric, item.method)
         rows.append(
             Comparison(
-                dataset=item.dataset,
-                method=item.method,
-                protocol=item.protocol,
-                metric=item.metric,
+                item.dataset,
+                item.method,
+                item.protocol,
+                item.metric,
                 paper=found.value if found else None,
                 paper_std=found.std if found else None,
                 here=item.value,

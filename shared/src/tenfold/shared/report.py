@@ -3,23 +3,14 @@
 import base64
 import dataclasses
 import io
+import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tenfold.shared.errors import InputError
 from tenfold.shared.files import write_atomic
-
-_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".svg": "image/svg+xml",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,27 +83,17 @@ class Report:
         parser = MarkdownIt("commonmark", {"html": False}).disable("image")
         self._parts.append({"kind": "text", "html": parser.render(markdown)})
 
-    def table(
-        self, rows: Sequence[Any], columns: Sequence[str] | None = None, caption: str = ""
-    ) -> None:
+    def table(self, rows: Sequence[Any], caption: str = "") -> None:
         """Adds a table; numbers are aligned, None gives an empty cell.
 
         Args:
-            rows: Dicts, dataclasses or sequences of values.
-            columns: The columns' names; by default the keys of the first row.
+            rows: Dicts or dataclasses; the columns are the keys of the first.
             caption: What the table shows.
         """
-        names, cells = as_cells(rows, columns)
-        numeric = [any(is_number(row[i]) for row in cells) for i in range(len(names))]
-        self._parts.append(
-            {
-                "kind": "table",
-                "names": names,
-                "rows": cells,
-                "numeric": numeric,
-                "caption": caption,
-            }
-        )
+        names, cells = as_cells(rows)
+        numeric = [any(map(is_number, column)) for column in zip(*cells, strict=True)]
+        made = {"kind": "table", "names": names, "rows": cells, "numeric": numeric}
+        self._parts.append(made | {"caption": caption})
 
     def picture(self, source: Any, name: str, caption: str = "") -> None:
         """Adds a picture; `write` also saves it as a file beside the page.
@@ -121,28 +102,16 @@ class Report:
             source: The path of a picture, or a matplotlib figure.
             name: The file's name without its ending.
             caption: What the picture shows; also its text for those who cannot see it.
-
-        Raises:
-            InputError: If the path is not a readable picture, or the name is taken or not plain.
         """
-        if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-            raise InputError(f"picture name {name!r}: letters, digits, '-', '_' and '.' only")
         if hasattr(source, "savefig"):
             buffer = io.BytesIO()
             source.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-            content, ending = buffer.getvalue(), ".png"
+            name, content = f"{name}.png", buffer.getvalue()
         else:
-            ending = Path(source).suffix.lower()
-            if ending not in _TYPES:
-                raise InputError(f"picture {source}: expected one of {', '.join(_TYPES)}")
-            try:
-                content = Path(source).read_bytes()
-            except OSError as error:
-                raise InputError(f"picture {source} cannot be read: {error.strerror}") from error
-        if name + ending in self._files:
-            raise InputError(f"picture name {name!r} is taken already")
-        self._files[name + ending] = content
-        data = f"data:{_TYPES[ending]};base64,{base64.b64encode(content).decode()}"
+            name, content = name + Path(source).suffix.lower(), Path(source).read_bytes()
+        self._files[name] = content
+        encoded = base64.b64encode(content).decode()
+        data = f"data:{mimetypes.guess_type(name)[0]};base64,{encoded}"
         self._parts.append({"kind": "picture", "data": data, "caption": caption})
 
     def config(self, config: Any, caption: str = "Configuration") -> None:
@@ -152,8 +121,7 @@ class Report:
             config: A dataclass.
             caption: The heading.
         """
-        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        pairs = [(key, str(value)) for key, value in values.items() if value is not None]
+        pairs = [(key, str(value)) for key, value in vars(config).items() if value is not None]
         self._parts.append({"kind": "config", "pairs": pairs, "caption": caption})
 
     def write(self, path: Path | str) -> Path:
@@ -178,32 +146,17 @@ class Report:
         return Path(path)
 
 
-def as_cells(
-    rows: Sequence[Any], columns: Sequence[str] | None = None
-) -> tuple[list[str], list[list[str]]]:
+def as_cells(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
     """Turns records into the text of a table's cells.
 
     Args:
-        rows: Dicts, dataclasses or sequences of values.
-        columns: The columns; by default the keys of the first row.
+        rows: Dicts or dataclasses; the columns are the keys of the first.
 
     Returns:
         The names of the columns, and the cells row by row.
-
-    Raises:
-        ValueError: If the columns are not given and the rows have no keys, or a row is too short
-            or too long.
     """
-    records = []
-    for row in rows:
-        if dataclasses.is_dataclass(row) and not isinstance(row, type):
-            row = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
-        if not isinstance(row, Mapping):
-            if columns is None:
-                raise ValueError("rows without keys need `columns`")
-            row = dict(zip(columns, row, strict=True))
-        records.append(row)
-    names = list(columns if columns is not None else records[0] if records else [])
+    records = [row if isinstance(row, Mapping) else vars(row) for row in rows]
+    names = list(records[0]) if records else []
     return names, [[as_text(record.get(name)) for name in names] for record in records]
 
 

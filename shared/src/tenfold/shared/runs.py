@@ -5,7 +5,7 @@ runs/<package>/<recipe>-<time>/
 ├── config.toml        the resolved configuration; alone suffices to repeat the run
 ├── environment.json   versions, device, commit, seed, command
 ├── metrics.jsonl      one line an epoch, appended and flushed
-├── checkpoint/        weights.safetensors, state.pt; replaced as a whole
+├── checkpoint/        weights.safetensors, and the state.….pt that it names
 ├── result.json        the measurements, when the run is finished
 └── report.html        by `tenfold.shared.report`
 ```
@@ -20,26 +20,23 @@ processes each may call every method: only the main one writes.
 import dataclasses
 import datetime
 import json
-import os
-import shutil
+import secrets
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenfold.shared.compute import environment, is_main_process
 from tenfold.shared.config import read_toml, to_json, write_toml
 from tenfold.shared.errors import InputError
-from tenfold.shared.files import sync_folder, write_atomic
+from tenfold.shared.files import replacing, write_atomic
+from tenfold.shared.progress import message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-
-_active: "Run | None" = None  # the unfinished run, for the message after an interruption
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,12 +63,10 @@ class Run:
     """One run and its folder; make it with `Run.create`, `Run.open` or `Run.latest`."""
 
     def __init__(self, folder: Path) -> None:
-        global _active
         self.folder = folder
         self.package = folder.absolute().parent.name
         self._started = time.monotonic()
         self._state_is_loadable = False
-        _active = self
 
     @classmethod
     def create(
@@ -94,28 +89,22 @@ class Run:
         Raises:
             InputError: If the folder cannot be made.
         """
-        label = f"{Path(recipe).stem if recipe else 'custom'}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = Path(root, package, label)
-        if is_main_process():
-            number = 1
-            while True:
-                try:
-                    folder.mkdir(parents=True)
-                    break
-                except FileExistsError:
-                    number += 1
-                    folder = folder.with_name(f"{label}-{number}")
-                except OSError as error:
-                    raise InputError(f"{folder} cannot be made: {error.strerror}") from error
-        run = cls(Path(_from_main_process(str(folder))))
+        now = datetime.datetime.now()  # two runs of one second have their own folders
+        label = f"{Path(recipe).stem if recipe else 'custom'}-{now:%Y%m%d-%H%M%S-%f}"
+        run = cls(Path(_from_main_process(str(Path(root, package, label)))))
         about = {
             "command": command if command is not None else sys.argv,
             "seed": getattr(config, "seed", None),
             "started": _now(),
         }
         if is_main_process():
+            try:
+                run.folder.mkdir(parents=True)
+            except OSError as error:
+                raise InputError(f"{run.folder} cannot be made: {error.strerror}") from error
             write_toml(config, run.folder / "config.toml")
             write_atomic(run.folder / "environment.json", to_json(about | environment(), indent=2))
+            message(f"run: {run.folder}")
         return run
 
     @classmethod
@@ -144,17 +133,12 @@ class Run:
         Raises:
             InputError: If there is none.
         """
-        prefix = f"{Path(recipe).stem}-" if recipe else ""
-        found = [
-            path.parent
-            for path in Path(root, package).glob("*/config.toml")
-            if path.parent.name.startswith(prefix)
-            and (not prefix or path.parent.name[len(prefix) : len(prefix) + 8].isdigit())
-        ]
+        names = f"{Path(recipe).stem}-{'[0-9]' * 8}-*" if recipe else "*"
+        found = list(Path(root, package).glob(f"{names}/config.toml"))
         if not found:
             what = f"of recipe {recipe!r} " if recipe else ""
             raise InputError(f"no run {what}in {Path(root, package)}; start one with `train`")
-        return cls(max(found, key=lambda path: (path / "config.toml").stat().st_mtime_ns))
+        return cls(max(found, key=lambda path: path.stat().st_mtime_ns).parent)
 
     def config(self, cls: type[T]) -> T:
         """Reads the run's configuration.
@@ -211,30 +195,24 @@ class Run:
         import torch
         from safetensors.torch import save_file
 
-        target, new, old = self._checkpoint_folders()
-        self._recover_checkpoint()
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()
         layout = torch.contiguous_format  # copies, since tied weights may not share memory
         plain = {k: v.detach().cpu().clone(memory_format=layout) for k, v in weights.items()}
-        save_file(plain, new / "weights.safetensors")
-        torch.save({"epoch": epoch, "state": state}, new / "state.pt")
-        if not self._state_is_loadable:
-            try:
-                torch.load(new / "state.pt", weights_only=True)
-            except Exception as error:
-                raise TypeError(f"the state could not be read back: {error}") from error
-            self._state_is_loadable = True
-        for path in new.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        sync_folder(new)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(new, target)
-        sync_folder(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        folder = self.folder / "checkpoint"
+        # The weights name the state that belongs to them, so that replacing them replaces both.
+        state_file = folder / f"state.{secrets.token_hex(4)}.pt"
+        with replacing(state_file) as temporary:
+            torch.save({"epoch": epoch, "state": state}, temporary)
+            if not self._state_is_loadable:
+                try:
+                    torch.load(temporary, weights_only=True)
+                except Exception as error:
+                    raise TypeError(f"the state could not be read back: {error}") from error
+                self._state_is_loadable = True
+        with replacing(folder / "weights.safetensors") as temporary:
+            save_file(plain, temporary, metadata={"state": state_file.name})
+        for path in folder.iterdir():  # the old state, and what a crash has left
+            if path.name not in ("weights.safetensors", state_file.name):
+                path.unlink()
 
     def load(self) -> "tuple[dict[str, Tensor], dict[str, Any], int] | None":
         """Reads the checkpoint: weights (on the CPU), state, epoch; None if there is none yet.
@@ -243,30 +221,19 @@ class Run:
             InputError: If the checkpoint's files are damaged.
         """
         import torch
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
-        if is_main_process():
-            self._recover_checkpoint()
-        target = self._checkpoint_folders()[0]
-        if not target.is_dir():
+        path = self.folder / "checkpoint" / "weights.safetensors"
+        if not path.is_file():
             return None
         try:
-            weights = load_file(target / "weights.safetensors")
-            saved = torch.load(target / "state.pt", map_location="cpu", weights_only=True)
+            with safe_open(path, framework="pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                state_file = path.with_name(file.metadata()["state"])
+            saved = torch.load(state_file, map_location="cpu", weights_only=True)
             return weights, saved["state"], saved["epoch"]
         except Exception as error:
-            raise InputError(f"{target} is damaged: {error}") from error
-
-    def _checkpoint_folders(self) -> tuple[Path, Path, Path]:
-        """Gives the folders of the checkpoint, of the next one, and of the one before."""
-        path = self.folder / "checkpoint"
-        return path, path.with_name("checkpoint.new"), path.with_name("checkpoint.old")
-
-    def _recover_checkpoint(self) -> None:
-        """Ends a replacement that a crash broke off between its two renames."""
-        target, new, old = self._checkpoint_folders()
-        if old.is_dir() and not target.exists():  # `new` is whole: it was flushed before
-            os.rename(new if new.is_dir() else old, target)
+            raise InputError(f"{path.parent} is damaged: {error}") from error
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes `result.json`, which also marks the run as finished.
@@ -279,20 +246,18 @@ class Run:
         Raises:
             TypeError: If `results` is missing or holds something other than measurements.
         """
-        global _active
         if not all(isinstance(row, Measurement) for row in result.get("results", [None])):
             raise TypeError("finish() needs the key 'results': a list of Measurement")
         noted = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
         filled = {
             "package": self.package,
-            "version": _version(self.package),
+            "version": noted["packages"].get(f"tenfold-{self.package}"),
             "command": noted["command"],
             "date": _now(),
             "seconds": round(time.monotonic() - self._started, 3),
         }
         if is_main_process():
             write_atomic(self.folder / "result.json", to_json(filled | result, indent=2) + "\n")
-        _active = None
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -306,31 +271,17 @@ class Run:
         return (self.folder / "result.json").is_file()
 
 
-def active() -> Run | None:
-    """Gives the run of this process that has been made or opened and is not finished."""
-    return None if _active is None or _active.finished else _active
-
-
 def _now() -> str:
     """Gives the time with its zone, in seconds."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _version(package: str) -> str | None:
-    """Gives the installed version of a package, if it is one."""
-    try:
-        return metadata.version(f"tenfold-{package}")
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _from_main_process(value: str) -> str:
     """Gives every process the value of the main one; outside of a launch, the value itself."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.distributed.is_available():
-        return value
-    if not torch.distributed.is_initialized():
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
         return value
     box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
+    distributed.broadcast_object_list(box, src=0)
     return box[0]

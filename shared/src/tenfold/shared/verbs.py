@@ -1,7 +1,5 @@
 """The verbs of the `tenfold` command itself: `list`, `doctor`, `demo`."""
 
-import dataclasses
-import os
 import sys
 import time
 import traceback
@@ -16,15 +14,15 @@ from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
 from tenfold.shared.progress import message, progress
 
 if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
     from tenfold.shared.report import DemoResult
 
 
 def list_packages() -> Outcome:
     """Lists the installed packages: name, version, summary."""
-    rows = []
-    for name, entry in installed().items():
-        version, text = summary(entry)
-        rows.append({"name": name, "version": version, "summary": text})
+    found = {name: summary(entry) for name, entry in installed().items()}
+    rows = [{"name": name, "version": v, "summary": text} for name, (v, text) in found.items()]
     lines = [f"{row['name']:<10} {row['version']:<8} {row['summary']}" for row in rows]
     return Outcome({"packages": rows}, view="\n".join(lines) or "no packages are installed")
 
@@ -37,19 +35,15 @@ def doctor() -> Outcome:
     from tenfold.shared.compute import environment
     from tenfold.shared.datasets import data_root
 
-    root = data_root()
-    nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
     packages = [_diagnose(name, entry) for name, entry in installed().items()]
-    data: dict[str, Any] = {
+    data = {
         "executable": sys.executable,
         **environment(),
-        "data_root": root,
-        "data_root_exists": root.is_dir(),
-        "data_root_writable": nearest.is_dir() and os.access(nearest, os.W_OK),
-        "TENFOLD_DATA": os.environ.get("TENFOLD_DATA"),
+        "data_root": data_root(),
+        "data_root_exists": data_root().is_dir(),
         "tenfold_packages": packages,
     }
-    broken = any(not item["loads"] or item["missing"] for item in packages)
+    broken = any(item["problem"] or item["missing"] for item in packages)
     return Outcome(data, exit_code=int(broken))
 
 
@@ -62,32 +56,29 @@ def _diagnose(name: str, entry: metadata.EntryPoint) -> dict[str, Any]:
         entry.load()
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-    missing: list[str] = []
-    extras: dict[str, list[str]] = {}
-    versions = {
-        item.name.lower().replace("_", "-"): item.version for item in metadata.distributions()
-    }
-    for text in (entry.dist.requires or []) if entry.dist else []:
-        need = Requirement(text)
-        version = versions.get(need.name.lower().replace("_", "-"))
-        if version is not None and need.specifier.contains(version, prereleases=True):
-            continue
-        lacking = f"{need.name}{need.specifier}"
-        if need.marker is None or need.marker.evaluate({"extra": ""}):
-            missing.append(lacking)
-            continue
-        offered = entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None
-        for extra in offered or []:
-            if need.marker.evaluate({"extra": extra}):
-                extras.setdefault(extra, []).append(lacking)
+    missing: dict[str, list[str]] = {"": []}  # extra, or nothing → what is not there
+    dist = entry.dist
+    extras = (dist.metadata.get_all("Provides-Extra") or []) if dist else []
+    for need in map(Requirement, (dist.requires or []) if dist else []):
+        asking = [x for x in ("", *extras) if not need.marker or need.marker.evaluate({"extra": x})]
+        if asking and not _is_there(need):
+            missing.setdefault(asking[0], []).append(f"{need.name}{need.specifier}")
     return {
         "name": name,
         "version": summary(entry)[0],
         "loads": not problem,
         "problem": problem,
-        "missing": missing,
-        "missing_for_extras": extras,
+        "missing": missing.pop(""),
+        "missing_for_extras": missing,
     }
+
+
+def _is_there(need: "Requirement") -> bool:
+    """Says whether a distribution that satisfies a requirement is installed."""
+    try:
+        return need.specifier.contains(metadata.version(need.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def demo(
@@ -117,14 +108,10 @@ def demo(
             results[name] = _run_demo(name, known[name], folder / name)
             bar.update(package=name)
     rows = [result.row() for result in results.values()]
-    report = Report(
-        "Tenfold: the demos", f"{len(rows)} packages, {time.strftime('%Y-%m-%d %H:%M')}"
-    )
+    report = Report("Tenfold: the demos", time.strftime("%Y-%m-%d %H:%M"))
     report.table(rows)
     for name, result in results.items():
-        report.text(f"## {result.paper}")
-        if result.note:
-            report.text(result.note)
+        report.text(f"## {result.paper}\n\n{result.note}")
         for index, (path, caption) in enumerate(result.pictures):
             report.picture(path, f"{name}-{index + 1}", caption)
     page = report.write(folder / "index.html")
@@ -140,28 +127,17 @@ def _run_demo(name: str, entry: metadata.EntryPoint, folder: Path) -> "DemoResul
 
     started = time.perf_counter()
     try:
-        app = entry.load()
-        answer = app(
-            ["demo", "--output", str(folder)],
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
-        result = as_outcome(answer).data.get("demo")
+        app, arguments = entry.load(), ["demo", "--output", str(folder)]
+        silent = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+        result = as_outcome(app(arguments, **silent)).data.get("demo")
         if not isinstance(result, DemoResult):
             raise TypeError("the verb `demo` must return Outcome({'demo': DemoResult(...)})")
-        return dataclasses.replace(
-            result, pictures=[(Path(p), text) for p, text in result.pictures]
-        )
+        return result
     except (Exception, SystemExit) as error:
         if not isinstance(error, InputError | UnavailableError):
             message(traceback.format_exc())
+        note = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        seconds = time.perf_counter() - started
         return DemoResult(
-            paper=name,
-            task="",
-            data="",
-            metric="",
-            value=None,
-            seconds=time.perf_counter() - started,
-            note=f"failed: {type(error).__name__}: {' '.join(str(error).split())}",
+            paper=name, task="", data="", metric="", value=None, seconds=seconds, note=note
         )

@@ -115,10 +115,12 @@ def train(resolved: Resolved, run: Run | None = None) -> Result:
         run.rewind(epoch)
         training.history = run.metrics()
         message(f"resuming after epoch {epoch}")
-    elif run is not None and training.history:  # begun while the settings were chosen
-        for metrics in training.history:
-            run.log(**metrics)
-        run.save(*training.state_dict(), training.epoch)
+    elif run is not None:
+        run.rewind(-1)  # killed before its first checkpoint, it begins anew
+        if training.history:  # begun while the settings were chosen
+            for metrics in training.history:
+                run.log(**metrics)
+            run.save(*training.state_dict(), training.epoch)
     saved_at = time.monotonic()
     with progress("training", total=config.epochs) as bar:
         bar.update(training.epoch + 1)
