@@ -198,4 +198,5 @@ def negative_loss(means1: Tensor, means2: Tensor) -> Tensor:
         means2: float [K', d].
     """
     similarity = normalize(means1) @ normalize(means2).T
-    return (similarity - torch.diag(similarity.diagonal())).square().mean()
+    others = 1 - torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    return (similarity * others).square().mean()
