@@ -1,5 +1,5 @@
-import timm
 import pytest
+import timm
 import torch
 from emo_fill import fill
 from torch import nn
@@ -265,5 +265,5 @@ def test_wrong_checkpoints_are_refused(small, create, tmp_path):
 
 
 def test_pretrained_weights_do_not_exist(create):
-    with pytest.raises(RuntimeError, match="[Pp]retrained"):
+    with pytest.raises(RuntimeError, match=r"[Pp]retrained"):
         create("emo_1m", pretrained=True)

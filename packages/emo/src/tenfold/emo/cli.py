@@ -1,36 +1,34 @@
-"""The verbs of `tenfold emo`: parse, call, report."""
+"""The command line: `tenfold emo VERB`. Each verb parses, calls, and returns what was found."""
 
-import dataclasses
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import App
 
-from tenfold.emo.data import COUNTS, DATASETS, Split, counts, load
-from tenfold.emo.evaluation import evaluate as score
-from tenfold.emo.evaluation import predict, summarise
-from tenfold.emo.model import SoftmaxRegression
-from tenfold.emo.training import TrainConfig
-from tenfold.emo.training import train as fit
-from tenfold.shared import datasets
+from tenfold.emo.settings import TrainConfig
 from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
-from tenfold.shared.config import load_recipe
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
-from tenfold.shared.published import compare, published
-from tenfold.shared.report import DemoResult, Report
-from tenfold.shared.runs import Measurement, Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+app = package_app("emo", help="EMO and EMOv2: mobile vision backbones (ICCV 2023).")
+data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
+app.command(data_app)
 
-NAME = "emo"
-PAPER = "Rethinking Mobile Block for Efficient Attention-based Models"
+Which = Literal["ema", "net"]
 
-app = package_app(NAME, help=PAPER)
-data = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
-app.command(data)
+
+@app.command
+def demo(*, output: Path = Path("runs/emo/demo")) -> Outcome:
+    """Trains a small EMO on scikit-learn's digits, in well under a minute.
+
+    Args:
+        output: The folder for the report and its pictures.
+    """
+    from tenfold.emo.demonstration import demo as run_demo
+
+    made, found = run_demo(output)
+    message(f"report: {made.report}")
+    return Outcome({"demo": made, **found}, view=table([made.row()]))
 
 
 @app.command
@@ -41,210 +39,305 @@ def train(
     resume: Path | None = None,
     output: Path = Path("runs"),
 ) -> Outcome:
-    """Trains on one data set and evaluates the result.
+    """Trains a classifier, detector or segmentor.
 
     Args:
-        config: What to train on and how.
-        recipe: Values for the options that are not given.
-        resume: The folder of an interrupted run to go on with; its own configuration counts.
+        config: The run.
+        recipe: A recipe of this package, or a TOML file.
+        resume: The folder of an interrupted run; its own configuration is used.
         output: The folder of all runs.
     """
-    run = Run.open(resume) if resume else Run.create(NAME, recipe, config, root=output)
-    if run.finished:
-        raise InputError(f"{run.folder} is finished; see {run.folder / 'report.html'}")
-    config = run.config(TrainConfig)
-    model = fit(config, run)
-    split = load(config.dataset)
-    measured = summarise(config.dataset, [score(model, split.test)])
-    rows = _write_report(run, config, model, split, measured)
-    run.finish({"results": measured})
-    return Outcome({"run": run.folder, "report": run.folder / "report.html", "results": rows})
+    from tenfold.emo.experiments import resume_run, train_run
+
+    run, result = resume_run(resume) if resume else train_run(config, recipe, output)
+    message(f"run: {run.folder}")
+    return Outcome({"run": run.folder, **result}, view=table([result["best"]]))
 
 
 @app.command
-def evaluate(run: Path, /) -> Outcome:
-    """Evaluates a run by the protocol and puts the numbers beside the paper's.
+def evaluate(run: Path | None = None, *, which: Which = "ema", device: str = "auto") -> Outcome:
+    """Measures a run's network on its validation data.
 
     Args:
-        run: The folder of the run.
+        run: The run's folder; by default the newest.
+        which: ema for the averaged weights, net for the raw ones.
+        device: auto, cpu, cuda or mps.
     """
-    opened = Run.open(run)
-    config = opened.config(TrainConfig)
-    saved = opened.load()
-    if saved is None:
-        raise InputError(f"{run} has no checkpoint yet; go on with `train --resume {run}`")
-    split = load(config.dataset)
-    model = SoftmaxRegression(split.train.x.shape[1], split.classes)
-    model.load_state_dict(saved[0])
-    measured = summarise(config.dataset, [score(model.eval(), split.test)])
-    return Outcome({"epoch": saved[2], "results": compare(published(NAME), measured)})
+    from tenfold.emo.experiments import evaluate_run
+    from tenfold.shared.runs import Run
+
+    folder = run if run is not None else Run.latest("emo").folder
+    return Outcome({"run": folder, "which": which, **evaluate_run(folder, which, device)})
 
 
 @app.command
-def reproduce(*, recipe: str = "digits", seeds: int = 5, output: Path = Path("runs")) -> Outcome:
-    """Runs the whole protocol, all seeds, and shows paper / here / difference.
+def predict(
+    *images: Path,
+    model: str,
+    checkpoint: Path | None = None,
+    which: Which = "ema",
+    classes: Path | None = None,
+    size: int | None = None,
+    top: int = 5,
+) -> Outcome:
+    """Classifies pictures: files and folders in, the best classes out.
 
     Args:
-        recipe: The recipe.
-        seeds: How many seeds, from 0 on.
+        images: Pictures, or folders that are searched through.
+        model: The folder of a run, or a model's name together with --checkpoint.
+        checkpoint: Weights: .safetensors, or a file of torch.save (net_E, net, or bare).
+        which: ema for averaged weights where there are any, net for the raw ones.
+        classes: A text file with the name of a class in each line.
+        size: Side of the image.
+        top: How many classes to give.
+    """
+    from tenfold.emo.data.images import find_images
+    from tenfold.emo.experiments import classifier
+    from tenfold.emo.experiments import predict as predict_images
+
+    if not images:
+        raise InputError("no images given; expected files or folders")
+    if top < 1:
+        raise InputError(f"top={top}; expected >= 1")
+    paths = find_images(images)
+    made, names, side, crop = classifier(model, checkpoint, which, classes, size)
+    rows = predict_images(made, paths, names, side, crop, top)
+    shown = [
+        {"file": row["file"], **{
+            str(i + 1): f"{best['class']} ({best['probability']:.2f})"
+            for i, best in enumerate(row["top"])
+        }}
+        for row in rows
+    ]  # fmt: skip
+    return Outcome({"images": rows}, view=table(shown))
+
+
+def _classifier(model: str, checkpoint: Path | None, which: Which) -> Any:
+    """Gives a run's classifier, or a named model, with fresh weights if there is no checkpoint."""
+    import timm
+
+    from tenfold.emo.experiments import classifier
+    from tenfold.emo.model.backbone import MODELS
+
+    if checkpoint is None and not Path(model).is_dir():
+        if model not in MODELS:
+            raise InputError(f"{did_you_mean(model, MODELS, kind='model')}; or a run's folder")
+        return timm.create_model(model).eval()
+    return classifier(model, checkpoint, which, None, None)[0]
+
+
+@app.command
+def export(
+    output: Path,
+    *,
+    model: str = "emo_1m",
+    checkpoint: Path | None = None,
+    which: Which = "ema",
+    format: Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"] | None = None,
+    size: int = 224,
+    fixed: bool = False,
+    calibration: Path | None = None,
+) -> Outcome:
+    """Exports the true network and compares the file's output with eager.
+
+    Args:
+        output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch), .mlpackage (Core ML).
+        model: The folder of a run, or a model's name.
+        checkpoint: Weights for a name; without them the network has fresh ones.
+        which: ema for averaged weights where there are any, net for the raw ones.
+        format: By default that of the file's ending; onnx-int8 is quantised.
+        size: Side of the image.
+        fixed: Only this size and batch 1, instead of any.
+        calibration: Pictures that give the range of the activations for onnx-int8.
+    """
+    import torch
+
+    from tenfold.emo.data.images import eval_transform, find_images, open_image
+    from tenfold.emo.export import export as export_model
+
+    images = None
+    if calibration is not None:
+        transform = eval_transform(size)
+        images = torch.stack([transform(open_image(p)) for p in find_images([calibration])])
+    made = _classifier(model, checkpoint, which)
+    difference = export_model(made, output, format, size, not fixed, calibration=images)
+    if checkpoint is None and not Path(model).is_dir():
+        message("the weights are fresh: give --checkpoint, or the folder of a run")
+    return Outcome({"output": output, "largest_difference": difference})
+
+
+@app.command
+def profile(model: str = "emo_1m", *, size: int = 224, window: int | None = None) -> Outcome:
+    """Counts parameters and operations of each stage, in both conventions.
+
+    Args:
+        model: A model's name, of this package or any other in timm.
+        size: Side of the image.
+        window: Side of an attention group; by default the model's.
+    """
+    import timm
+
+    import tenfold.emo  # noqa: F401 - registers the models
+    from tenfold.emo.profiling import profile as count
+
+    if not timm.is_model(model):
+        raise InputError(did_you_mean(model, timm.list_models("emo*"), kind="model"))
+    options = {} if window is None else {"window": window}
+    rows = count(timm.create_model(model, **options), size)
+    shown = [
+        {
+            "part": row.part or "all",
+            "parameters": row.parameters,
+            "MACs": row.macs,
+            "FLOPs (fvcore)": row.flops,
+        }
+        for row in rows
+    ]
+    return Outcome({"model": model, "size": size, "parts": rows}, view=table(shown))
+
+
+@app.command
+def bench(
+    *models: str,
+    batches: list[int] = [1, 8],  # noqa: B006 - cyclopts shows it
+    threads: int = 1,
+    repeats: int = 10,
+    compiled: bool = False,
+) -> Outcome:
+    """Measures latency on this CPU: the plain network and the optimised one, in turn.
+
+    Args:
+        models: Names, of this package or any other in timm; by default emo_1m.
+        batches: Batch sizes.
+        threads: Threads of torch.
+        repeats: Runs of each; the median counts.
+        compiled: Whether torch.compile is measured too (needs a C++ compiler, takes minutes).
+    """
+    from tenfold.emo.latency import compare
+
+    rows = compare(models or ("emo_1m",), batches, threads, repeats, compiled)
+    return Outcome({"threads": threads, "rows": rows}, view=table(rows))
+
+
+@app.command
+def reproduce(
+    model: Literal["emo_1m", "emo_2m", "emo_5m", "emo_6m"] = "emo_1m",
+    *,
+    data: Path,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    batch_size: int = 256,
+    workers: int = 8,
+    output: Path = Path("runs"),
+) -> Outcome:
+    """Puts paper and here side by side for ImageNet: by a checkpoint, or by the whole training.
+
+    Args:
+        model: The model.
+        data: ImageNet, with train/<synset>/ and val/<synset>/.
+        checkpoint: Evaluates these weights; without it, 300 epochs are trained first.
+        device: auto, cpu, cuda or mps.
+        devices: Devices on each machine; the recipe's rate is for 2048 images a step.
+        num_nodes: Machines.
+        batch_size: Images a step on each device.
+        workers: Data workers of each process.
         output: The folder of all runs.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds must be at least 1, got {seeds}")
-    config = load_recipe(TrainConfig, NAME, recipe)
-    run = Run.create(NAME, f"reproduce-{Path(recipe).stem}", config, root=output)
-    split = load(config.dataset)
-    scores = []
-    for seed in range(seeds):
-        model = fit(dataclasses.replace(config, seed=seed))
-        scores.append(score(model, split.test))
-        run.log(epoch=seed, **scores[-1])
-    measured = summarise(config.dataset, scores)
-    run.finish({"results": measured, "seeds": seeds})
-    return Outcome({"run": run.folder, "results": compare(published(NAME), measured)})
+    import dataclasses
 
+    from tenfold.emo.experiments import measurements, train_run
+    from tenfold.emo.model.checkpoints import load_checkpoint
+    from tenfold.emo.tasks import task
+    from tenfold.shared import compute
+    from tenfold.shared.config import load_recipe
+    from tenfold.shared.published import compare, published
+    from tenfold.shared.runs import Run
 
-@app.command
-def demo(*, output: Path = Path("runs", NAME, "demo")) -> Outcome:
-    """Shows the main result in small, with pictures; a second or two, no network.
-
-    Args:
-        output: The folder for the report.
-    """
-    started = time.perf_counter()
-    config = load_recipe(TrainConfig, NAME, "digits")
-    split = load(config.dataset)
-    model = fit(config)
-    scores = score(model, split.test)
-    report = Report(f"{PAPER}: demo", "the template's stand-in, not the paper's method")
-    report.table([scores], caption="Test images of the digits, per cent")
-    report.picture(_confusion(model, split), "confusion", "Classes: true (rows) and predicted")
-    report.picture(_weights(model), "weights", "The weights of each class")
-    report.config(config)
-    page = report.write(output / "report.html")
-    result = DemoResult(
-        paper=f"{NAME} (arXiv:2301.01146)",
-        task="classification (stand-in)",
-        data=f"digits, {COUNTS['digits']['samples']:,} images",
-        metric="ACC, %",
-        value=scores["ACC"],
-        seconds=time.perf_counter() - started,
-        note="The template's stand-in model; the paper's method is not implemented yet.",
-        pictures=[
-            (output / "confusion.png", "Classes: true (rows) and predicted"),
-            (output / "weights.png", "The weights of each class"),
-        ],
-        report=page,
+    config = dataclasses.replace(
+        load_recipe(TrainConfig, "emo", f"{model.replace('_', '-')}-imagenet"),
+        data=str(data),
+        device=device,
+        devices=devices,
+        num_nodes=num_nodes,
+        batch_size=batch_size,
+        workers=workers,
     )
-    content = {"demo": result, "scores": scores, "report": page}
-    message(f"report: {page}")
-    return Outcome(content, view=table([result.row()]))
+    if checkpoint is None:
+        run, result = train_run(config, "reproduce", output)
+        metrics = {k: v for k, v in result["best"].items() if k.startswith("ema_")}
+    else:
+        job, fabric = task(config), compute.fabric(device)
+        made = job.model()
+        load_checkpoint(made, checkpoint)
+        metrics = {
+            f"ema_{k}": v for k, v in job.evaluate(made.to(fabric.device).eval(), fabric).items()
+        }
+        run = Run.create("emo", "reproduce", config, output)
+        run.finish({"results": []})
+    rows = [dataclasses.replace(row, dataset="imagenet") for row in measurements(config, metrics)]
+    run.finish({"results": rows})
+    comparison = compare(published("emo"), rows)
+    return Outcome(
+        {"run": run.folder, "results": rows, "comparison": comparison}, view=table(comparison)
+    )
 
 
-@data.command(name="list")
+@data_app.command(name="list")
 def list_data() -> Outcome:
-    """Lists the data sets and says where each is looked for."""
+    """Lists the data sets: where each is looked for and whether it is there."""
+    from tenfold.emo.data.catalogue import CATALOGUE
+    from tenfold.shared.datasets import data_root, status
+
     rows = [
         {
-            "name": item.name,
-            "title": item.title,
-            **COUNTS[item.name],
-            "folder": datasets.data_root() / item.folder if item.files else "(in scikit-learn)",
-            "missing": [file.file for file in datasets.status(item) if file.state == "missing"],
-            "licence": item.licence,
+            "name": name,
+            "title": dataset.title,
+            "state": "missing" if any(f.state == "missing" for f in status(dataset)) else "there",
+            "folder": data_root() / dataset.folder,
+            "licence": dataset.licence,
+            "homepage": dataset.homepage,
         }
-        for item in DATASETS.values()
+        for name, dataset in CATALOGUE.items()
     ]
-    return Outcome({"datasets": rows})
+    return Outcome({"datasets": rows}, view=table(rows))
 
 
-@data.command
-def fetch(*names: str, accept_licence: bool = False) -> Outcome:
-    """Downloads data sets and checks them.
-
-    Args:
-        names: The data sets; by default all of them.
-        accept_licence: Accept the licence of a data set that asks for it.
-    """
-    chosen = [item for item in _datasets(names) if item.files]
-    return Outcome({"folders": {d.name: datasets.fetch(d, accept_licence) for d in chosen}})
-
-
-@data.command
-def verify(*names: str) -> Outcome:
-    """Checks data sets: checksums and counts.
+@data_app.command
+def fetch(name: str, *, accept_licence: bool = False) -> Outcome:
+    """Downloads a data set from its official address and unpacks it.
 
     Args:
-        names: The data sets; by default all of them.
+        name: The data set.
+        accept_licence: Your word that you accept its licence.
     """
-    rows = []
-    for item in _datasets(names):
-        files = [file for file in datasets.verify(item) if file.state != "ok"]
-        wrong = [f"{file.file}: {file.state}" for file in files]
-        if not wrong and counts(item.name) != COUNTS[item.name]:
-            wrong = [f"counts {counts(item.name)}, expected {COUNTS[item.name]}"]
-        rows.append({"name": item.name, "ok": not wrong, "problem": "; ".join(wrong)})
-    return Outcome({"datasets": rows}, exit_code=int(not all(row["ok"] for row in rows)))
+    from tenfold.shared.datasets import fetch as fetch_files
+
+    return Outcome({"folder": fetch_files(_dataset(name), accept_licence)})
 
 
-def _datasets(names: tuple[str, ...]) -> list[datasets.Dataset]:
-    """Finds data sets by their names; all of them without names."""
-    for name in names:
-        if name not in DATASETS:
-            raise InputError(did_you_mean(name, DATASETS, kind="data set"))
-    return [DATASETS[name] for name in names or DATASETS]
+@data_app.command
+def verify(name: str) -> Outcome:
+    """Says for each file of a data set whether it is there, and whether the numbers are right.
+
+    Args:
+        name: The data set.
+    """
+    from tenfold.emo.data.catalogue import count
+    from tenfold.shared.datasets import verify as verify_files
+
+    dataset = _dataset(name)
+    files = verify_files(dataset)
+    missing = any(f.state in ("missing", "wrong hash") for f in files)
+    counts = [] if missing else count(name)
+    wrong = missing or any(row["found"] != row["expected"] for row in counts)
+    return Outcome({"files": files, "counts": counts}, exit_code=int(wrong))
 
 
-def _write_report(
-    run: Run,
-    config: TrainConfig,
-    model: SoftmaxRegression,
-    split: Split,
-    measured: list[Measurement],
-) -> list[object]:
-    """Writes a run's report and gives the rows of its table."""
-    rows: list[object] = list(compare(published(NAME), measured))
-    report = Report(f"{PAPER}: {config.dataset}", str(run.folder))
-    report.table(rows, caption="Paper and here")
-    report.picture(_curve(run), "loss", "The loss over the epochs")
-    report.picture(_confusion(model, split), "confusion", "Classes: true (rows) and predicted")
-    report.config(config)
-    report.write(run.folder / "report.html")
-    return rows
+def _dataset(name: str) -> Any:
+    from tenfold.emo.data.catalogue import CATALOGUE
 
-
-def _curve(run: Run) -> "Figure":
-    """Draws the loss over the epochs."""
-    from matplotlib.figure import Figure
-
-    lines = run.metrics()
-    figure = Figure(figsize=(5, 3))
-    axes = figure.subplots()
-    axes.plot([line["epoch"] for line in lines], [line["loss"] for line in lines])
-    axes.set(xlabel="epoch", ylabel="loss")
-    return figure
-
-
-def _confusion(model: SoftmaxRegression, split: Split) -> "Figure":
-    """Draws the confusion matrix of the test samples."""
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    figure = Figure(figsize=(5, 4))
-    true, predicted = split.test.y.numpy(), predict(model, split.test).numpy()
-    axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(true, predicted, ax=axes, colorbar=False)
-    return figure
-
-
-def _weights(model: SoftmaxRegression) -> "Figure":
-    """Draws the weights of each class as an image of 8 × 8 pixels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.5))
-    weight = model.linear.weight.detach().reshape(-1, 8, 8).numpy()
-    limit = abs(weight).max()
-    for index, axes in enumerate(figure.subplots(2, 5).flat):
-        axes.imshow(weight[index], cmap="RdBu", vmin=-limit, vmax=limit)
-        axes.set(title=str(index), xticks=[], yticks=[])
-    return figure
+    if name not in CATALOGUE:
+        raise InputError(did_you_mean(name, CATALOGUE, kind="data set"))
+    return CATALOGUE[name]

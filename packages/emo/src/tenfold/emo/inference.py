@@ -136,7 +136,16 @@ class FusedConv(_Packed):
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
             return plain(y)
         return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, self.bias, self.padding, self.stride, (1, 1), self.groups, attr, [], algorithm
+            x,
+            weight,
+            self.bias,
+            self.padding,
+            self.stride,
+            (1, 1),
+            self.groups,
+            attr,
+            [],
+            algorithm,
         )
 
 
@@ -194,7 +203,8 @@ class FusedBlock(nn.Module):
         _, height, width, _ = z.shape
         w = self.window
         down, right = -height % w, -width % w
-        if torch.compiler.is_compiling() or down or right:
+        # A graph for every size always pads (perhaps by 0): a condition would fix the size.
+        if padded := torch.compiler.is_compiling() or bool(down or right):
             z = F.pad(z, (0, 0, 0, right, 0, down))
         n1, n2 = (height + down) // w, (width + right) // w
         value = z if self.pre_attention else self.expand(z)
@@ -210,7 +220,7 @@ class FusedBlock(nn.Module):
             s = _unite(s, w, n1, n2, remote)
             u = s if u is None else u + s
         assert u is not None
-        u = u[:, :height, :width]
+        u = F.pad(u, (0, 0, 0, -right, 0, -down)) if padded else u
         return self.expand(u) if self.pre_attention else u
 
     def _tokens(self, x: Tensor) -> Tensor:

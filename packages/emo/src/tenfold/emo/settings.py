@@ -83,10 +83,10 @@ class TrainConfig:
     """Of AdamW."""
     no_decay: Literal["1-d", "norm"] = "1-d"
     """Without weight decay: tensors with one dimension, or parameters of norms."""
-    clip: float | None = 5.0
-    """The largest norm of the gradients."""
-    ema: float | None = 0.9998
-    """Decay of the averaged weights, BatchNorm's statistics included; None for none."""
+    clip: float = 5.0
+    """The largest norm of the gradients; 0 for any."""
+    ema: float = 0.9998
+    """Decay of the averaged weights, BatchNorm's statistics included; 0 for no average."""
     evaluate_every: int = 5
     """Epochs between two evaluations."""
     evaluate_all_from: int | None = None
@@ -114,11 +114,15 @@ class TrainConfig:
         for name in ("workers", "warmup_epochs"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 0")
+        for name in ("clip", "weight_decay", "min_rate", "warmup_rate", "drop_path"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"{name}={value}; expected >= 0")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
         if len(self.window) not in (1, 4) or min(self.window) < 1:
             raise InputError(f"window={self.window}; expected one number >= 1, or four")
-        if self.ema is not None and not 0 <= self.ema < 1:
+        if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema}; expected from 0 to below 1")
         if len(self.rate_noise) not in (0, 2):
             raise InputError(f"rate_noise={self.rate_noise}; expected begin and end, or nothing")
@@ -149,7 +153,9 @@ def learning_rate(config: TrainConfig, step: int, per_epoch: int, total: int) ->
         cosine is not restarted after the warm-up.
     """
     peak, low = config.learning_rate, config.min_rate
-    warmup = config.warmup_epochs * per_epoch if config.warmup_steps is None else config.warmup_steps
+    warmup = (
+        config.warmup_epochs * per_epoch if config.warmup_steps is None else config.warmup_steps
+    )
     if step < warmup:
         rate = config.warmup_rate + (peak - config.warmup_rate) * step / warmup
     elif config.schedule == "poly":

@@ -225,9 +225,7 @@ class Classification:
         for images, labels in loader:
             logits = model(images.to(fabric.device)).float().cpu()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            counts += torch.stack(
-                [best[:, 0].sum(), best.any(1).sum(), torch.tensor(len(labels))]
-            )
+            counts += torch.stack([best[:, 0].sum(), best.any(1).sum(), torch.tensor(len(labels))])
         total = torch.stack(_gather(counts, fabric)).sum(0).tolist()
         return {"top1": 100 * total[0] / total[2], "top5": 100 * total[1] / total[2]}
 
@@ -402,5 +400,3 @@ class Segmentation:
         counts = _gather(metric.matrix.confmat, fabric)
         metric.matrix.confmat = torch.stack([c.cpu() for c in counts]).sum(0)
         return metric.compute()
-
-

@@ -97,9 +97,7 @@ def train(
     repair_statistics(plain)
     groups = parameter_groups(plain, config)
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    average = (
-        None if config.ema is None else ModelEmaV3(plain, config.ema, device=fabric.device).eval()
-    )
+    average = ModelEmaV3(plain, config.ema).eval() if config.ema else None
     loader = train_loader(task, fabric.global_rank, fabric.world_size)
     per_epoch = steps_per_epoch(task, loader, fabric.world_size)
     total = config.max_steps or config.epochs * per_epoch
@@ -112,6 +110,8 @@ def train(
         plain.load_state_dict(weights)
         start = epoch + 1
     model, wrapped = fabric.setup(plain, optimiser)
+    if average is not None:
+        average.module.to(fabric.device)
     if hasattr(plain, "loss"):
         model.mark_forward_method("loss")
     if saved:
@@ -145,7 +145,7 @@ def train(
                     continue
                 wrapped.zero_grad()
                 fabric.backward(loss)
-                if config.clip is not None:
+                if config.clip:
                     fabric.clip_gradients(
                         model, wrapped, max_norm=config.clip, error_if_nonfinite=False
                     )

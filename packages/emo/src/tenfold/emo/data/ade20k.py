@@ -81,9 +81,7 @@ class ADE20K(Dataset[tuple[Tensor, Tensor]]):
         images, labels = root / "images" / split, root / "annotations" / split
         if not images.is_dir():
             images, labels = root / "images", root / "annotations"
-        self.items = [
-            (path, labels / f"{path.stem}.png") for path in sorted(images.glob("*.jpg"))
-        ]
+        self.items = [(path, labels / f"{path.stem}.png") for path in sorted(images.glob("*.jpg"))]
         if not self.items:
             raise InputError(f"{images} holds no .jpg; expected those of ADEChallengeData2016")
         self.training, self.size, self.seed, self.epoch = training, size, seed, 0
@@ -120,9 +118,7 @@ class ADE20K(Dataset[tuple[Tensor, Tensor]]):
         """Section 5: resize by 0.5–2.0 of (2048, 512), crop, flip, distortion, padding."""
         size = self.size
         ratio = 0.5 + 1.5 * torch.rand(()).item()
-        scale = min(
-            4 * size * ratio / max(image.size), size * ratio / min(image.size)
-        )
+        scale = min(4 * size * ratio / max(image.size), size * ratio / min(image.size))
         shape = [max(1, round(image.size[1] * scale)), max(1, round(image.size[0] * scale))]
         pair: Any = (image, tv_tensors.Mask(labels))
         pair = v2.Resize(shape)(*pair)

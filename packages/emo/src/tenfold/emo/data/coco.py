@@ -154,9 +154,7 @@ def ssd_transform(size: int = 320, training: bool = True) -> Any:
     )
 
 
-def retinanet_transform(
-    shorter: int = 800, longer: int = 1333, training: bool = True
-) -> Any:
+def retinanet_transform(shorter: int = 800, longer: int = 1333, training: bool = True) -> Any:
     """Makes the transform of RetinaNet (section 4.2): resize keeping the ratio, flip, normalise.
 
     Args:

@@ -203,7 +203,9 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
         if not paths or missing:
             raise InputError(f"shards: {missing[0] if missing else 'none given'} cannot be found")
         if len(paths) < world:
-            raise InputError(f"{len(paths)} shards for {world} processes; expected at least one each")
+            raise InputError(
+                f"{len(paths)} shards for {world} processes; expected at least one each"
+            )
         self.paths, self.transform, self.classes = list(paths), transform, list(classes)
         self.seed, self.buffer, self.rank, self.world, self.epoch = seed, buffer, rank, world, 0
 

@@ -67,6 +67,5 @@ class Pyramid(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps images [B, 3, H, W] to the maps of the chosen stages, [B, C_s, H/stride, W/stride]."""
+        """Maps images [B, 3, H, W] to the chosen stages' maps [B, C_s, H/stride, W/stride]."""
         return self.body(x)
-

@@ -168,9 +168,14 @@ class Detector(nn.Module):
         return found
 
     def matched(
-        self, anchors: Tensor, targets: Sequence[Target], positive: float, negative: float, ties: bool
+        self,
+        anchors: Tensor,
+        targets: Sequence[Target],
+        positive: float,
+        negative: float,
+        ties: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Gives for each image and anchor the assignment [B, N] and the deltas to learn [B, N, 4]."""
+        """Gives each anchor's assignment [B, N] and the deltas to learn [B, N, 4]."""
         found, deltas = [], []
         for target in targets:
             boxes = target["boxes"]

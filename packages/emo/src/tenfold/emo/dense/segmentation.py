@@ -113,9 +113,7 @@ class SegFormerHead(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps the backbone's maps to logits [B, K, H/4, W/4]."""
         size = maps[0].shape[-2:]
-        parts = [
-            _resize(layer(x), size) for layer, x in zip(self.project, maps, strict=True)
-        ]
+        parts = [_resize(layer(x), size) for layer, x in zip(self.project, maps, strict=True)]
         return self.classify(self.fuse(torch.cat(parts, 1)))
 
 
@@ -200,9 +198,7 @@ class Segmentor(nn.Module):
         maps = self.backbone(images)
         made = {"class": self._cross_entropy(self.head(maps[-self._own :]), labels)}
         if self.auxiliary is not None:
-            made["auxiliary"] = 0.4 * self._cross_entropy(
-                self.auxiliary(maps[self._third]), labels
-            )
+            made["auxiliary"] = 0.4 * self._cross_entropy(self.auxiliary(maps[self._third]), labels)
         return made
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -293,9 +293,7 @@ class EMO(nn.Module):
             coarse: By stage instead of by block.
         """
         blocks = (
-            r"^stage([1-4])"
-            if coarse
-            else [(r"^stage([1-4])\.(\d+)", None), (r"^norm", (99999,))]
+            r"^stage([1-4])" if coarse else [(r"^stage([1-4])\.(\d+)", None), (r"^norm", (99999,))]
         )
         return {"stem": r"^stage0", "blocks": blocks}
 

@@ -127,7 +127,7 @@ def merge(groups: Tensor, window: int, height: int, width: int, remote: bool) ->
     return x.reshape(-1, heads * d, height, width)
 
 
-class iRMB(nn.Module):  # noqa: N801 - the paper's name
+class iRMB(nn.Module):
     """Inverted residual mobile block: expansion (with attention), depth-wise convolution, shrink.
 
     Example:
@@ -243,7 +243,7 @@ class iRMB(nn.Module):  # noqa: N801 - the paper's name
         height, width = z.shape[-2:]
         down, right = -height % self.window, -width % self.window
         # A graph for every size always pads (perhaps by 0): a condition would fix the size.
-        if torch.compiler.is_compiling() or down or right:
+        if padded := torch.compiler.is_compiling() or bool(down or right):
             z = pad(z, (0, right, 0, down))
         q, k = self.qk(z).chunk(2, dim=1)
         value = z if self.pre_attention else self.v(z)
@@ -254,7 +254,7 @@ class iRMB(nn.Module):  # noqa: N801 - the paper's name
                 attended = scaled_dot_product_attention(*parts)
                 u = u + merge(attended, self.window, height + down, width + right, remote)
         u = self.v(u) if self.pre_attention else u
-        return u[..., :height, :width]
+        return pad(u, (0, -right, 0, -down)) if padded else u  # a slice would fix the size too
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the block: [B, C, H, W] → [B, C_out, H', W']."""
@@ -265,7 +265,7 @@ class iRMB(nn.Module):  # noqa: N801 - the paper's name
         return x + self.drop_path(y) if self.skip else y
 
 
-class i2RMB(iRMB):  # noqa: N801 - the paper's name
+class i2RMB(iRMB):
     """Improved iRMB of EMOv2: spanning attention, kernel 5, LayerScale (section 8).
 
     Attention over grids and over windows shares queries, keys and values, and is applied to the

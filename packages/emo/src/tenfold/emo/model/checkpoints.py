@@ -84,9 +84,7 @@ def load_checkpoint(
         InputError: If names or shapes do not fit; the message shows the first of each.
     """
     where = str(source) if isinstance(source, Path | str) else "weights"
-    weights = (
-        dict(source) if isinstance(source, Mapping) else read_checkpoint(source, which)
-    )
+    weights = dict(source) if isinstance(source, Mapping) else read_checkpoint(source, which)
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     extra = [name for name in weights if name not in own]
