@@ -150,7 +150,7 @@ def test_retinanet_loss_equals_its_formula():
     model = RetinaNet(num_classes=3).eval()
     images = torch.rand(2, 3, 320, 320)
     losses = model.loss(images, TARGETS)
-    logits, deltas, anchors = model(images)
+    logits, _deltas, anchors = model(images)
     logits, anchors = torch.cat(logits, 1), torch.cat(anchors)
     total = positives = 0
     for b, target in enumerate(TARGETS):
@@ -170,7 +170,7 @@ def test_retinanet_loss_equals_its_formula():
 
 @pytest.mark.parametrize("make", [SSDLite, RetinaNet])
 def test_a_batch_without_objects_has_a_finite_loss(make):
-    losses = make(num_classes=3).loss(torch.rand(1, 3, 320, 320), TARGETS[1:])
+    losses = make(num_classes=3).loss(torch.rand(2, 3, 320, 320), [TARGETS[1]] * 2)
     total = sum(losses.values())
     total.backward()
     assert total.isfinite()
@@ -180,7 +180,7 @@ def test_a_batch_without_objects_has_a_finite_loss(make):
 def test_detections_decode_what_was_encoded():
     model = SSDLite(num_classes=3).eval()
     images = torch.rand(1, 3, 320, 320)
-    logits, deltas, anchors = model(images)
+    _logits, _deltas, anchors = model(images)
     target = TARGETS[0]
     flat = torch.cat(anchors)
     at, goal = model.matched(flat, [target], 0.5, 0.5, False)

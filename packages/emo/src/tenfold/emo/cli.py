@@ -182,7 +182,7 @@ def profile(model: str = "emo_1m", *, size: int = 224, window: int | None = None
 
     if not timm.is_model(model):
         raise InputError(did_you_mean(model, timm.list_models("emo*"), kind="model"))
-    options = {} if window is None else {"window": window}
+    options: dict[str, Any] = {} if window is None else {"window": window}
     rows = count(timm.create_model(model, **options), size)
     shown = [
         {

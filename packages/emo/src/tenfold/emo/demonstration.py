@@ -33,7 +33,7 @@ def network() -> EMO:
     )
 
 
-def demo(output: Path, epochs: int = 12, seed: int = 0) -> tuple[DemoResult, dict[str, Any]]:
+def demo(output: Path, epochs: int = 9, seed: int = 0) -> tuple[DemoResult, dict[str, Any]]:
     """Trains on 1,437 digits, tests on 360, and writes a report with pictures.
 
     Args:
@@ -119,7 +119,7 @@ def _groups(model: EMO, image: Tensor) -> Any:
     from matplotlib.figure import Figure
 
     inputs: list[Tensor] = []
-    block = model.stage3[1]
+    block: Any = model.stages()[2][1]
     hook = block.norm.register_forward_hook(lambda _m, _i, out: inputs.append(out))
     model(image)
     hook.remove()
@@ -166,7 +166,7 @@ def _features(model: EMO, images: Tensor) -> Any:
         strongest = x[0].flatten(1).var(1).topk(5).indices
         shown = [image[0, 0], *(x[0, c] for c in strongest)]
         for axis, picture in zip(axes[row], shown, strict=True):
-            axis.imshow(picture, cmap="gray" if picture is image[0, 0] else "viridis")
+            axis.imshow(picture, cmap="gray" if axis is axes[row, 0] else "viridis")
             axis.set_axis_off()
         axes[row, 0].set_title("input")
         axes[row, 1].set_title(f"stage {stage}, {tuple(x.shape[1:])}")

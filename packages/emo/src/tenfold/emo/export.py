@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -41,8 +41,10 @@ def _program(model: nn.Module, size: tuple[int, int], dynamic: bool, in_chans: i
     # An example in which every stage has several attention groups and pads: the graph is then
     # general. torch still records that these things held for the example (its guards), although
     # the graph does not depend on them: `run_exported` loads without guards.
-    windows = [m.window for m in model.modules() if getattr(m, "attention", None) is not None]
-    side = 32 * (max(windows, default=1) + 2)
+    windows: list[Any] = [
+        m.window for m in model.modules() if getattr(m, "attention", None) is not None
+    ]
+    side: int = 32 * (max(windows, default=1) + 2)
     dim = torch.export.Dim.DYNAMIC
     shapes = {"x": {0: dim, 2: dim, 3: dim}}
     return torch.export.export(
@@ -81,7 +83,7 @@ def export(
         RuntimeError: If a float export differs from eager by more than `TOLERANCE`.
     """
     if format is None:
-        format = next((f for f, end in FORMATS.items() if path.suffix == end), None)  # type: ignore[assignment]
+        format = _format_of(path)
     if format not in FORMATS:
         raise InputError(f"format of {path} is unknown; expected one of {', '.join(FORMATS)}")
     if format == "onnx-int8" and calibration is None:
@@ -179,7 +181,7 @@ def _quantise(source: Path, target: Path, calibration: Tensor) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Images(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(calibration.split(1))
 
@@ -216,7 +218,7 @@ def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
         A NumPy array, or None for Core ML without macOS.
     """
     if format is None:
-        format = next(f for f, end in FORMATS.items() if path.suffix == end)  # type: ignore[assignment]
+        format = _format_of(path)
     if format in ("onnx", "onnx-int8"):
         return onnx_session(path).run(None, {"x": x.numpy()})[0]
     if format == "torch":
@@ -249,6 +251,12 @@ def onnx_session(path: Path, threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _format_of(path: Path) -> Format | None:
+    """Gives the format that a file's ending stands for."""
+    found = (f for f, ending in FORMATS.items() if path.suffix == ending)
+    return cast("Format | None", next(found, None))
 
 
 def _need(module: str, extra: str) -> None:

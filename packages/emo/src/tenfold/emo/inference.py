@@ -16,7 +16,7 @@ What `optimize_for_inference` changes, each step exact up to rounding:
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,8 @@ class _Packed(nn.Module):
             or torch.jit.is_tracing()
         ):
             return None
-        key = self.weight.data_ptr(), self.weight._version
+        version = 0 if self.weight.is_inference() else self.weight._version
+        key = self.weight.data_ptr(), version
         if self._packed is None or self._packed[0] != key:
             self._packed = key, self.pack(*arguments)
         return self._packed[1]
@@ -173,7 +174,8 @@ class FusedBlock(nn.Module):
     def __init__(self, block: iRMB) -> None:
         super().__init__()
         self.attention, self.pre_attention = block.attention, block.pre_attention
-        self.window, self.skip = block.window, block.skip
+        self.window: int = block.window
+        self.skip: bool = block.skip
         expand = isinstance(block.v, nn.Sequential)
         act = ""
         if expand:
@@ -181,7 +183,7 @@ class FusedBlock(nn.Module):
             weight, bias = block.v.conv.weight.flatten(1), block.v.conv.bias
         folded = isinstance(block.norm, nn.BatchNorm2d) and expand and self.attention is None
         if folded:
-            scale, shift = as_affine(block.norm)
+            scale, shift = as_affine(cast(nn.BatchNorm2d, block.norm))
             weight, bias = weight * scale, bias + weight @ shift
         self.norm = nn.Identity() if folded else _norm(block.norm)
         self.expand = FusedLinear(weight, bias, act) if expand else nn.Identity()
@@ -195,8 +197,7 @@ class FusedBlock(nn.Module):
         if not isinstance(block.ls, nn.Identity):
             shrink = shrink * block.ls.gamma[:, None]
         self.shrink = FusedLinear(shrink, None, "")
-        self.middle = local.in_channels
-        self.stride = local.stride[0]
+        self.middle: int = local.in_channels
 
     def attend(self, z: Tensor) -> Tensor:
         """As `iRMB.attend`, channels-last: [B, H, W, C] → [B, H, W, M]."""
@@ -302,6 +303,7 @@ def fold_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return conv.weight * scale[:, None, None, None], bias
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """Makes a fast copy of a trained network for inference.

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import timm
@@ -90,19 +91,17 @@ def compare(
     rows = []
     with with_threads(threads), torch.inference_mode():
         for name in models:
-            plain = timm.create_model(name).eval()
+            plain: Any = timm.create_model(name).eval()
             size = plain.pretrained_cfg["input_size"][-1]
             fast = optimised(timm.create_model(name).eval())
-            forms = {"plain": plain, "optimised": fast}
+            forms: dict[str, Any] = {"plain": plain, "optimised": fast}
             if compiled:
                 forms["compiled"] = torch.compile(optimised(timm.create_model(name).eval()))
             for batch in batches:
                 x = torch.randn(batch, 3, size, size)
                 last = x.contiguous(memory_format=torch.channels_last)
                 inputs = {"plain": x, "optimised": last, "compiled": last}
-                times = measure(
-                    {k: lambda m=m, x=inputs[k]: m(x) for k, m in forms.items()}, repeats
-                )
+                times = measure({k: partial(m, inputs[k]) for k, m in forms.items()}, repeats)
                 ratio = times["plain"] / times["optimised"]
                 rows.append({"model": name, "size": size, "batch": batch, **times, "faster": ratio})
     return rows

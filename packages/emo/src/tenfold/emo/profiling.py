@@ -52,10 +52,10 @@ def profile(model: nn.Module, size: int | tuple[int, int] = 224, in_chans: int =
     if height < 1 or width < 1:
         raise InputError(f"size={height}×{width}; expected positive numbers")
     model = copy.deepcopy(model).cpu().float().eval()
+    weight: dict[type[nn.Module], int] = {nn.BatchNorm2d: 2, nn.LayerNorm: 5}
     norms: dict[str, int] = {}
     handles = []
     for name, module in model.named_modules():
-        weight = {nn.BatchNorm2d: 2, nn.LayerNorm: 5}
         for kind, each in weight.items():
             if isinstance(module, kind):
                 handles.append(module.register_forward_hook(_adder(norms, name, each)))

@@ -172,7 +172,7 @@ class Classification:
 
     def model(self) -> nn.Module:
         """Makes the classifier."""
-        made = timm.create_model(
+        made: Any = timm.create_model(
             self.config.model,
             num_classes=len(self.names),
             in_chans=self.config.in_chans,
@@ -288,7 +288,7 @@ class Detection:
         options = model_options(config) | {"weights": config.weights}
         if config.head == "ssdlite":
             options["size"] = config.image_size
-        made = DETECTORS[config.head](config.model, len(self.names), **options)
+        made: Any = DETECTORS[config.head](config.model, len(self.names), **options)
         made.backbone.body.model.set_grad_checkpointing(config.checkpointing)
         return made
 
@@ -368,8 +368,8 @@ class Segmentation:
         """Makes the segmentor; with several processes its BatchNorm is synchronised."""
         config = self.config
         options = model_options(config) | {"weights": config.weights}
-        made: nn.Module = Segmentor(config.model, config.head, len(self.names), **options)
-        made.backbone.body.model.set_grad_checkpointing(config.checkpointing)  # type: ignore[union-attr,operator]
+        made: Any = Segmentor(config.model, config.head, len(self.names), **options)
+        made.backbone.body.model.set_grad_checkpointing(config.checkpointing)
         if config.devices * config.num_nodes > 1:
             made = nn.SyncBatchNorm.convert_sync_batchnorm(made)
         return made

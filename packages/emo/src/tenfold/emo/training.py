@@ -122,16 +122,16 @@ def train(
         best, skipped = state["best"], state["skipped"]
         if run:
             run.rewind(epoch)
-    loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    batches: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     metrics: dict[str, float] = {}
     speed = 0.0
     with progress("training", total=epochs) as bar:
         bar.update(start)
         for epoch in range(start, epochs):
             model.train()
-            _set_epoch(loader, epoch)
+            _set_epoch(batches, epoch)
             began, images, losses, counted = time.perf_counter(), 0, 0.0, 0
-            for at, batch in zip(range(per_epoch), loader, strict=False):
+            for at, batch in zip(range(per_epoch), batches, strict=False):
                 step = epoch * per_epoch + at
                 if step >= total:
                     break
@@ -181,7 +181,8 @@ def train(
                 run.save(plain.state_dict(), state, epoch)
             if on_epoch:
                 on_epoch(epoch, metrics)
-            bar.update(**{k: round(v, 4) for k, v in metrics.items()})
+            shown: dict[str, Any] = {k: round(v, 4) for k, v in metrics.items()}
+            bar.update(**shown)
     if skipped:
         message(f"{skipped} steps were skipped: their loss was not finite")
     result = {
@@ -203,14 +204,15 @@ def _is_due(config: TrainConfig, epoch: int, epochs: int) -> bool:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tells sampler and data the epoch, on which their random numbers depend."""
-    for part in (loader.dataset, getattr(loader, "sampler", None)):
+    parts: tuple[Any, Any] = loader.dataset, getattr(loader, "sampler", None)
+    for part in parts:
         if hasattr(part, "epoch"):
             part.epoch = epoch
 
 
 def _finite_everywhere(loss: torch.Tensor, fabric: Fabric) -> bool:
     """Says whether the loss is finite in every process: all skip a step, or none does."""
-    good = loss.detach().isfinite()
+    good = loss.detach().isfinite().float()
     if fabric.world_size > 1:
-        good = fabric.all_reduce(good.float(), reduce_op="mean") == 1
-    return bool(good)
+        good = torch.as_tensor(fabric.all_reduce(good, reduce_op="mean"))
+    return good.item() == 1

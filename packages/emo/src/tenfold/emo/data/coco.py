@@ -143,7 +143,7 @@ def ssd_transform(size: int = 320, training: bool = True) -> Any:
     options = [0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
     return v2.Compose(
         [
-            v2.RandomZoomOut(fill=fill, side_range=(1.0, 4.0)),  # type: ignore[arg-type]
+            v2.RandomZoomOut(fill=fill, side_range=(1.0, 4.0)),
             v2.RandomIoUCrop(min_scale=0.3, sampler_options=options),
             v2.SanitizeBoundingBoxes(min_size=1),
             resize,

@@ -358,7 +358,7 @@ def train_transform(
         is_training=True,
         scale=(scale, 1.0),
         hflip=0.5,
-        color_jitter=None,
+        color_jitter=0.0,
         auto_augment=randaugment or None,
         interpolation="random",
         mean=IMAGENET_MEAN,

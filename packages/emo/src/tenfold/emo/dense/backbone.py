@@ -42,16 +42,17 @@ class Pyramid(nn.Module):
             raise InputError(f"stages={tuple(stages)}; expected some of 1, 2, 3, 4 in order")
         if not timm.is_model(name):
             raise InputError(f"model {name!r} is not known to timm; EMO's are emo_1m, emo2_5m, …")
-        self.body = timm.create_model(
+        body: Any = timm.create_model(
             name, features_only=True, out_indices=[s - 1 for s in stages], **options
         )
-        self.channels: list[int] = self.body.feature_info.channels()
-        self.strides: list[int] = self.body.feature_info.reduction()
+        self.channels: list[int] = body.feature_info.channels()
+        self.body: Any = body
+        self.strides: list[int] = body.feature_info.reduction()
         self.freeze_stem, self.norm_eval = freeze_stem, norm_eval
         if weights is not None:
-            load_checkpoint(self.body.model, weights, backbone=True)
+            load_checkpoint(body.model, weights, backbone=True)
         if freeze_stem:
-            for stage in (self.body.model.stage0, self.body.model.stage1):
+            for stage in (body.model.stage0, body.model.stage1):
                 stage.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Pyramid:

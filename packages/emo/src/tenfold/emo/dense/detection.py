@@ -89,7 +89,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.num_classes = backbone, num_classes
-        self.coder = BoxCoder(tuple(1 / s for s in stds))  # type: ignore[arg-type]
+        self.coder = BoxCoder(tuple(1 / s for s in stds))
         self.score, self.nms, self.keep = score, nms, keep
 
     def levels(self, images: Tensor) -> list[Tensor]:
@@ -189,6 +189,11 @@ class Detector(nn.Module):
         return torch.stack(found), torch.stack(deltas)
 
 
+def _zero_bias(conv: nn.Conv2d) -> None:
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 def _classes(at: Tensor, targets: Sequence[Target], background: int) -> Tensor:
     """Gives the class of each anchor [B, N]: the object's, or background."""
     made = torch.full_like(at, background)
@@ -251,8 +256,7 @@ class SSDLite(Detector):
             for module in part.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.001)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+                    _zero_bias(module)
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Gives the maps of stages 3 and 4 and four smaller ones."""
@@ -359,7 +363,8 @@ class RetinaNet(Detector):
             for module in part.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.01)
-                    nn.init.zeros_(module.bias)
+                    _zero_bias(module)
+        assert self.classify.bias is not None
         nn.init.constant_(self.classify.bias, -math.log((1 - 0.01) / 0.01))
 
     def levels(self, images: Tensor) -> list[Tensor]:

@@ -79,7 +79,7 @@ class SemanticFPNHead(nn.Module):
     def __init__(self, channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.fpn = FeaturePyramidNetwork(list(channels), 256)
-        self.towers = nn.ModuleList(
+        self.towers: Any = nn.ModuleList(
             nn.ModuleList(_block(256 if i == 0 else 128, 128, 3) for i in range(max(1, level)))
             for level in range(len(channels))
         )
@@ -177,7 +177,7 @@ class Segmentor(nn.Module):
             for part in module.modules() if module else ():
                 if isinstance(part, nn.Conv2d) and part.out_channels == num_classes:
                     nn.init.normal_(part.weight, std=0.01)
-                    nn.init.zeros_(part.bias)
+                    part.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images [B, 3, H, W] to logits [B, num_classes, H, W]."""

@@ -21,7 +21,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
-from tenfold.emo.model.block import Activation, Attention, ChannelNorm, Norm, convolution, iRMB
+from tenfold.emo.model.block import Activation, Attention, ChannelNorm, Norm, batch_norm, iRMB
 from tenfold.shared.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,9 +36,9 @@ class Stem(nn.Module):
     def __init__(self, in_chans: int, out: int, act: Activation | None) -> None:
         super().__init__()
         conv = nn.Conv2d(in_chans, out, 3, 2, padding=1, bias=True)
-        norm = convolution(out, out, norm=True).norm
-        parts = [conv, norm, *([nn.SiLU()] if act else [])]
-        self.convs = nn.ModuleList([nn.Sequential(*parts)])
+        norm = batch_norm(out)
+        parts: list[nn.Module] = [conv, norm, *([nn.SiLU()] if act else [])]
+        self.convs: Any = nn.ModuleList([nn.Sequential(*parts)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps an image [B, in_chans, H, W] to [B, out, ceil(H / 2), ceil(W / 2)]."""
@@ -166,7 +166,7 @@ class EMO(nn.Module):
             self.feature_info.append(
                 {"num_chs": dims[s], "reduction": 4 << s, "module": f"stage{s + 1}"}
             )
-        self.norm = ChannelNorm(dims[-1])
+        self.norm: nn.Module = ChannelNorm(dims[-1])
         self.head = nn.Linear(dims[-1], num_classes) if num_classes else nn.Identity()
         self.apply(_initialise)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from timm.layers import DropPath, LayerNorm2d, LayerScale2d
@@ -205,17 +206,21 @@ class iRMB(nn.Module):
         if attention is not None:
             self._check_attention(attention, channels, middle, head_dim, expand)
             self.heads = channels // head_dim
-            self.qk = convolution(channels, 2 * channels, bias=True)
-        norms = {None: nn.Identity, "batch": batch_norm, "layer": ChannelNorm}
+            self.qk: Any = convolution(channels, 2 * channels, bias=True)
+        norms: dict[str | None, Callable[[int], nn.Module]] = {
+            None: nn.Identity,
+            "batch": batch_norm,
+            "layer": ChannelNorm,
+        }
         self.norm = norms[norm](channels)
-        self.v = convolution(channels, middle, bias=True, act=act) if expand else nn.Identity()
-        self.conv_local = convolution(
+        self.v: Any = convolution(channels, middle, bias=True, act=act) if expand else nn.Identity()
+        self.conv_local: Any = convolution(
             middle, middle, kernel_size, stride, groups=middle, norm=True, act="silu"
         )
         activation = _ACTIVATIONS[act]
         self.se = SqueezeExcite(middle, 1.0, act_layer=activation) if se else nn.Identity()
-        self.proj = convolution(middle, out)
-        self.ls = (
+        self.proj: Any = convolution(middle, out)
+        self.ls: Any = (
             nn.Identity() if layer_scale is None else LayerScale2d(out, init_values=layer_scale)
         )
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -247,12 +252,14 @@ class iRMB(nn.Module):
             z = pad(z, (0, right, 0, down))
         q, k = self.qk(z).chunk(2, dim=1)
         value = z if self.pre_attention else self.v(z)
-        u = 0
+        u: Tensor | None = None
         for remote in (True, False):
             if self.attention in ("spanning", "remote" if remote else "close"):
-                parts = (partition(t, self.window, self.heads, remote) for t in (q, k, value))
-                attended = scaled_dot_product_attention(*parts)
-                u = u + merge(attended, self.window, height + down, width + right, remote)
+                q_, k_, v_ = (partition(t, self.window, self.heads, remote) for t in (q, k, value))
+                attended = scaled_dot_product_attention(q_, k_, v_)
+                s = merge(attended, self.window, height + down, width + right, remote)
+                u = s if u is None else u + s
+        assert u is not None
         u = self.v(u) if self.pre_attention else u
         return pad(u, (0, -right, 0, -down)) if padded else u  # a slice would fix the size too
 
