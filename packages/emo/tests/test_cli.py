@@ -84,11 +84,11 @@ def test_predict_takes_a_published_checkpoint(tmp_path, capsys, create):
 
 
 def test_a_killed_train_resumes_to_the_same_numbers(tmp_path, capsys):
-    options = [*TINY, "--epochs", "3", "--max-steps", "9", "--evaluate-every", "3"]
+    options = [*TINY, "--epochs", "3", "--max-steps", "3", "--evaluate-every", "3"]
     slow = (
         "import time, torch; torch.set_num_threads(1)\n"
         "import tenfold.emo.tasks as t\n"
-        "t.EpochSampler.__len__ = lambda self: 192\n"
+        "t.EpochSampler.__len__ = lambda self: 64\n"
         "from tenfold.shared.runs import Run; save = Run.save\n"
         "Run.save = lambda self, *a: (save(self, *a), time.sleep(WAIT))\n"
         "import tenfold.shared.cli as c, sys; sys.exit(c.run(sys.argv[1:]))"

@@ -122,7 +122,7 @@ def test_ssd_loss_equals_plain_loops():
         negative = []
         for i, hit in enumerate(at):
             label = 3 if hit < 0 else int(target["labels"][hit])
-            nll = -logits[b, i].log_softmax(0)[label]
+            nll = -logits[b, i].detach().log_softmax(0)[label]
             if hit < 0:
                 negative.append(float(nll))
                 continue

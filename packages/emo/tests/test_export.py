@@ -36,10 +36,12 @@ def test_int8_keeps_the_order_of_the_logits(small, tmp_path):
     model = fill(small()).float()
     x = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "emo.int8.onnx"
-    difference = export(model, path, "onnx-int8", 64, calibration=x)
+    difference = export(model, path, "onnx-int8", 64, dynamic=False, calibration=x)
     with torch.inference_mode():
         logits = model(x)
-    found = torch.from_numpy(run_exported(path, x, "onnx-int8"))
+    found = torch.cat(
+        [torch.from_numpy(run_exported(path, part, "onnx-int8")) for part in x.split(1)]
+    )
     assert difference < 0.25 * logits.abs().max()
     assert torch.corrcoef(torch.stack([found.flatten(), logits.flatten()]))[0, 1] > 0.98
     assert sorted(p.name for p in tmp_path.iterdir()) == ["emo.int8.onnx"]
@@ -47,6 +49,7 @@ def test_int8_keeps_the_order_of_the_logits(small, tmp_path):
     assert b"QuantizeLinear" in weights
 
 
+@pytest.mark.slow
 def test_torch_export_takes_any_batch_and_size(small, tmp_path):
     model = fill(small()).float()
     path = tmp_path / "emo.pt2"

@@ -117,7 +117,20 @@ def test_folding():
 
 
 @pytest.mark.parametrize("which", ["plain", "optimised"])
-def test_no_graph_break_and_one_graph_for_any_batch_and_size(small, which):
+def test_no_graph_break(small, which):
+    model = fill(small()).float()
+    net = model if which == "plain" else optimize_for_inference(model)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True, dynamic=False)
+    x = torch.rand(2, 3, 72, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["plain", "optimised"])
+def test_one_graph_for_any_batch_and_size(small, which):
     model = fill(small()).float()
     net = model if which == "plain" else optimize_for_inference(model)
     torch._dynamo.reset()
@@ -129,10 +142,10 @@ def test_no_graph_break_and_one_graph_for_any_batch_and_size(small, which):
 
     compiled = torch.compile(net, backend=backend, fullgraph=True, dynamic=True)
     with torch.no_grad():
-        for shape in ((2, 3, 96, 128), (3, 3, 128, 160), (5, 3, 160, 96)):
+        for shape in ((2, 3, 208, 240), (3, 3, 240, 208), (5, 3, 272, 304)):
             x = torch.rand(*shape)
             torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
-    assert len(graphs) <= 2
+    assert len(graphs) == 1
     torch._dynamo.reset()
 
 

@@ -268,9 +268,10 @@ def _norm(norm: nn.Module) -> nn.Module:
     """Gives a norm of maps as a norm over the last dimension."""
     if isinstance(norm, ChannelNorm):
         inner = norm.norm
-        made = nn.LayerNorm(inner.normalized_shape, eps=inner.eps)
+        like = {"device": inner.weight.device, "dtype": inner.weight.dtype}
+        made = nn.LayerNorm(inner.normalized_shape, eps=inner.eps, **like)
         made.load_state_dict(inner.state_dict())
-        return made.to(inner.weight.device, inner.weight.dtype)
+        return made
     return _Affine(norm) if isinstance(norm, nn.BatchNorm2d) else nn.Identity()
 
 
