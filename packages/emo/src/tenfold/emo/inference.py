@@ -26,7 +26,7 @@ from tenfold.emo.model.backbone import Stem
 from tenfold.emo.model.block import ChannelNorm, iRMB
 from tenfold.shared.errors import InputError
 
-CACHE_BYTES = 3 << 20
+CACHE_BYTES = 6 << 20
 """A block works through the batch in parts whose expanded map has about this size."""
 
 _ACTS = {
