@@ -89,7 +89,6 @@ def test_wrong_input(small, tmp_path, options, words):
     [
         ("emo.onnx", "onnxscript", "onnx"),
         ("emo.pte", "executorch.exir", "executorch"),
-        ("emo.mlpackage", "coremltools", "coreml"),
     ],
 )
 def test_a_missing_library_is_named(small, tmp_path, monkeypatch, path, module, extra):
@@ -101,9 +100,3 @@ def test_a_missing_library_is_named(small, tmp_path, monkeypatch, path, module, 
 def test_executorch(small, tmp_path):
     pytest.importorskip("executorch.runtime", reason="the extra executorch is not installed")
     assert export(fill(small()).float(), tmp_path / "emo.pte", size=64) < 1e-4
-
-
-def test_coreml(small, tmp_path):
-    pytest.importorskip("coremltools", reason="the extra coreml is not installed")
-    export(fill(small()).float(), tmp_path / "emo.mlpackage", size=64)
-    assert (tmp_path / "emo.mlpackage" / "Manifest.json").is_file()

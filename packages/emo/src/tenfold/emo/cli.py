@@ -133,7 +133,7 @@ def export(
     model: str = "emo_1m",
     checkpoint: Path | None = None,
     which: Which = "ema",
-    format: Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"] | None = None,
+    format: Literal["onnx", "onnx-int8", "torch", "executorch"] | None = None,
     size: int = 224,
     fixed: bool = False,
     calibration: Path | None = None,
@@ -141,7 +141,7 @@ def export(
     """Exports the true network and compares the file's output with eager.
 
     Args:
-        output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch), .mlpackage (Core ML).
+        output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch).
         model: The folder of a run, or a model's name.
         checkpoint: Weights for a name; without them the network has fresh ones.
         which: ema for averaged weights where there are any, net for the raw ones.

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from tenfold.emo.inference import optimize_for_inference
 from tenfold.shared.errors import InputError
 
-Format = Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"]
+Format = Literal["onnx", "onnx-int8", "torch", "executorch"]
 
 FORMATS: dict[str, str] = {
     "onnx": ".onnx",
     "onnx-int8": ".onnx",
     "torch": ".pt2",
     "executorch": ".pte",
-    "coreml": ".mlpackage",
 }
 """The formats and the endings of their files."""
 
@@ -65,18 +64,17 @@ def export(
 
     Args:
         model: The network, x → tensor; it is optimised for inference first.
-        path: The file (Core ML: the folder).
+        path: The file.
         format: One of `FORMATS`; by default that of the path's ending.
         size: Height and width of the example; of every image if not `dynamic`.
-        dynamic: Whether the file takes any batch, height and width. ExecuTorch and Core ML files
-            have the batch 1 and the given size.
+        dynamic: Whether the file takes any batch, height and width. ExecuTorch's files have the
+            batch 1 and the given size.
         in_chans: Channels of the image.
         calibration: float [N, C, H, W], normalised images, from which `onnx-int8` takes the range
             of the activations.
 
     Returns:
-        The largest difference of an output from eager's. NaN for Core ML where there is no macOS
-        to run it.
+        The largest difference of an output from eager's.
 
     Raises:
         InputError: If the format is unknown, its library is missing, or the size is not positive.
@@ -97,7 +95,6 @@ def export(
         "onnx": _onnx,
         "torch": _torch,
         "executorch": _executorch,
-        "coreml": _coreml,
     }
     can_move = dynamic and format in ("onnx", "onnx-int8", "torch")
     if format == "onnx-int8":
@@ -120,8 +117,6 @@ def export(
         with torch.inference_mode():
             expected = model.cpu().float().eval()(x).numpy()
         found = run_exported(path, x, format)
-        if found is None:
-            return float("nan")
         difference = float(np.abs(found - expected).max())
         worst = max(worst, difference)
         if format != "onnx-int8" and difference > TOLERANCE * max(1.0, np.abs(expected).max()):
@@ -158,17 +153,6 @@ def _executorch(
         _program(model, size, False, in_chans), partitioner=[XnnpackPartitioner()]
     )
     path.write_bytes(lowered.to_executorch().buffer)
-
-
-def _coreml(
-    model: nn.Module, path: Path, size: tuple[int, int], dynamic: bool, in_chans: int
-) -> None:
-    _need("coremltools", "coreml")
-    import coremltools as ct
-
-    program = _program(model, size, False, in_chans).run_decompositions({})
-    made = ct.convert(program, minimum_deployment_target=ct.target.iOS17)
-    made.save(str(path))
 
 
 def _quantise(source: Path, target: Path, calibration: Tensor) -> None:
@@ -215,7 +199,7 @@ def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
         format: As in `export`.
 
     Returns:
-        A NumPy array, or None for Core ML without macOS.
+        A NumPy array.
     """
     if format is None:
         format = _format_of(path)
@@ -224,18 +208,10 @@ def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
     if format == "torch":
         with torch.inference_mode():
             return torch.export.load(str(path)).module(check_guards=False)(x).numpy()
-    if format == "executorch":
-        from executorch.runtime import Runtime
+    from executorch.runtime import Runtime
 
-        method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
-        return method.execute([x])[0].numpy()
-    import platform
-
-    if platform.system() != "Darwin":
-        return None
-    import coremltools as ct
-
-    return next(iter(ct.models.MLModel(str(path)).predict({"x": x.numpy()}).values()))
+    method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
+    return method.execute([x])[0].numpy()
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:

@@ -268,7 +268,7 @@ def _norm(norm: nn.Module) -> nn.Module:
     """Gives a norm of maps as a norm over the last dimension."""
     if isinstance(norm, ChannelNorm):
         inner = norm.norm
-        like = {"device": inner.weight.device, "dtype": inner.weight.dtype}
+        like: dict[str, Any] = {"device": inner.weight.device, "dtype": inner.weight.dtype}
         made = nn.LayerNorm(inner.normalized_shape, eps=inner.eps, **like)
         made.load_state_dict(inner.state_dict())
         return made
