@@ -1,0 +1,218 @@
+"""The training loop of all tasks, as plain as it can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from tenfold.emo.settings import TrainConfig, learning_rate
+from tenfold.emo.tasks import Task, steps_per_epoch, train_loader
+from tenfold.shared import compute
+from tenfold.shared.progress import message, progress
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from tenfold.shared.runs import Run
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Divides the trained parameters by weight decay and factor of the learning rate.
+
+    Args:
+        model: The network.
+        config: `no_decay`: `1-d` frees tensors with one dimension (ImageNet), `norm` parameters
+            with "norm" in their name or in a norm (dense tasks).
+
+    Returns:
+        Groups for an optimiser, with `scale`, the factor of the learning rate.
+    """
+    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+    in_norms = {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, norms)
+        for key, _ in module.named_parameters(recurse=False)
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        free = parameter.ndim < 2 if config.no_decay == "1-d" else name in in_norms
+        own = config.task == "classification" or name.startswith("backbone.")
+        key = 0.0 if free else config.weight_decay, 1.0 if own else config.head_rate
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+
+
+@torch.no_grad()
+def repair_statistics(model: nn.Module) -> int:
+    """Replaces NaN by 0 and infinities by ±1 in BatchNorm's running statistics (section 2.4).
+
+    Args:
+        model: The network.
+
+    Returns:
+        How many numbers were replaced.
+    """
+    replaced = 0
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for values in (module.running_mean, module.running_var):
+                if values is not None and not values.isfinite().all():
+                    replaced += int((~values.isfinite()).sum())
+                    values.nan_to_num_(nan=0.0, posinf=1.0, neginf=-1.0)
+    return replaced
+
+
+def train(
+    task: Task,
+    fabric: Fabric,
+    run: Run | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[nn.Module, nn.Module | None, dict[str, Any]]:
+    """Trains, from the start or from the checkpoint of `run`.
+
+    Args:
+        task: The task.
+        fabric: Where to run.
+        run: The folder of the run; without it nothing is written.
+        on_epoch: Called after each epoch with its number and metrics.
+
+    Returns:
+        The network, its average (or None), and the result: `last` and `best` metrics (of the
+        averaged network under `ema_…`), `best_epoch`, `images_per_second`, `skipped` steps.
+    """
+    config = task.config
+    compute.seed_everything(config.seed + fabric.local_rank)
+    plain = task.model()
+    repair_statistics(plain)
+    groups = parameter_groups(plain, config)
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    average = ModelEmaV3(plain, config.ema).eval() if config.ema else None
+    loader = train_loader(task, fabric.global_rank, fabric.world_size)
+    per_epoch = steps_per_epoch(task, loader, fabric.world_size)
+    total = config.max_steps or config.epochs * per_epoch
+    epochs = -(-total // per_epoch)
+    start, skipped = 0, 0
+    best: dict[str, Any] = {}
+    saved = run.load() if run else None
+    if saved:
+        weights, state, epoch = saved
+        plain.load_state_dict(weights)
+        start = epoch + 1
+    model, wrapped = fabric.setup(plain, optimiser)
+    if average is not None:
+        average.module.to(fabric.device)
+    if hasattr(plain, "loss"):
+        model.mark_forward_method("loss")
+    if saved:
+        wrapped.load_state_dict(state["optimiser"])
+        if average is not None:
+            average.module.load_state_dict(state["average"])
+        compute.set_random_state(state["random"])
+        best, skipped = state["best"], state["skipped"]
+        if run:
+            run.rewind(epoch)
+    batches: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    metrics: dict[str, float] = {}
+    speed = 0.0
+    with progress("training", total=epochs) as bar:
+        bar.update(start)
+        for epoch in range(start, epochs):
+            model.train()
+            _set_epoch(batches, epoch)
+            began, images, losses, counted = time.perf_counter(), 0, 0.0, 0
+            for at, batch in zip(range(per_epoch), batches, strict=False):
+                step = epoch * per_epoch + at
+                if step >= total:
+                    break
+                rate = learning_rate(config, step, per_epoch, total)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate * group["scale"]
+                parts = task.loss(model, batch)
+                loss = torch.stack(list(parts.values())).sum()
+                if not _finite_everywhere(loss, fabric):
+                    skipped += 1
+                    continue
+                wrapped.zero_grad()
+                fabric.backward(loss)
+                if config.clip:
+                    fabric.clip_gradients(
+                        model, wrapped, max_norm=config.clip, error_if_nonfinite=False
+                    )
+                wrapped.step()
+                if average is not None:
+                    average.update(plain)
+                images += config.batch_size * fabric.world_size
+                losses += loss.item()
+                counted += 1
+            repair_statistics(plain)
+            speed = images / (time.perf_counter() - began)
+            metrics = {"loss": losses / max(counted, 1), "learning_rate": rate}
+            if _is_due(config, epoch, epochs):
+                model.eval()
+                measured = task.evaluate(plain.eval(), fabric)
+                metrics |= measured
+                if average is not None:
+                    averaged = task.evaluate(average.module, fabric)
+                    metrics |= {f"ema_{name}": value for name, value in averaged.items()}
+                score = max(metrics[k] for k in (task.metric, f"ema_{task.metric}") if k in metrics)
+                if not best or score > best["score"]:
+                    best = {"score": score, "epoch": epoch, "metrics": metrics}
+            if run:
+                run.log(epoch=epoch, images_per_second=round(speed, 1), **metrics)
+                state = {
+                    "optimiser": wrapped.state_dict(),
+                    "random": compute.random_state(),
+                    "best": best,
+                    "skipped": skipped,
+                }
+                if average is not None:
+                    state["average"] = average.module.state_dict()
+                run.save(plain.state_dict(), state, epoch)
+            if on_epoch:
+                on_epoch(epoch, metrics)
+            shown: dict[str, Any] = {k: round(v, 4) for k, v in metrics.items()}
+            bar.update(**shown)
+    if skipped:
+        message(f"{skipped} steps were skipped: their loss was not finite")
+    result = {
+        "last": metrics,
+        "best": best.get("metrics", metrics),
+        "best_epoch": best.get("epoch"),
+        "epochs": epochs,
+        "images_per_second": round(speed, 1),
+        "skipped": skipped,
+    }
+    return plain.eval(), None if average is None else average.module, result
+
+
+def _is_due(config: TrainConfig, epoch: int, epochs: int) -> bool:
+    """Says whether an epoch is evaluated; the last always is."""
+    every = config.evaluate_all_from is not None and epoch + 1 >= config.evaluate_all_from
+    return every or (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == epochs
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tells sampler and data the epoch, on which their random numbers depend."""
+    parts: tuple[Any, Any] = loader.dataset, getattr(loader, "sampler", None)
+    for part in parts:
+        if hasattr(part, "epoch"):
+            part.epoch = epoch
+
+
+def _finite_everywhere(loss: torch.Tensor, fabric: Fabric) -> bool:
+    """Says whether the loss is finite in every process: all skip a step, or none does."""
+    good = loss.detach().isfinite().float()
+    if fabric.world_size > 1:
+        good = torch.as_tensor(fabric.all_reduce(good, reduce_op="mean"))
+    return good.item() == 1

@@ -1,0 +1,102 @@
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from emo_fill import fill
+
+from tenfold.emo.export import export, onnx_session, run_exported
+from tenfold.shared.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def filled():
+    return fill(timm.create_model("emo_1m")).float()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(filled, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "emo.onnx"
+    assert export(filled, path) < 1e-4
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1, 224, 224), (5, 224, 224), (1, 256, 320), (5, 256, 320)])
+def test_onnxruntime_is_within_1e_4(filled, onnx_file, shape):
+    batch, height, width = shape
+    x = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = filled(x).numpy()
+    found = onnx_session(onnx_file).run(None, {"x": x.numpy()})[0]
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_int8_keeps_the_order_of_the_logits(small, tmp_path):
+    model = fill(small()).float()
+    x = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "emo.int8.onnx"
+    difference = export(model, path, "onnx-int8", 64, dynamic=False, calibration=x)
+    with torch.inference_mode():
+        logits = model(x)
+    found = torch.cat(
+        [torch.from_numpy(run_exported(path, part, "onnx-int8")) for part in x.split(1)]
+    )
+    assert difference < 0.25 * logits.abs().max()
+    assert torch.corrcoef(torch.stack([found.flatten(), logits.flatten()]))[0, 1] > 0.98
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["emo.int8.onnx"]
+    weights = path.read_bytes()
+    assert b"QuantizeLinear" in weights
+
+
+@pytest.mark.slow
+def test_torch_export_takes_any_batch_and_size(small, tmp_path):
+    model = fill(small()).float()
+    path = tmp_path / "emo.pt2"
+    assert export(model, path, size=64) < 1e-4
+    for shape in ((3, 3, 33, 70), (1, 3, 128, 128)):
+        x = torch.rand(shape)
+        with torch.inference_mode():
+            expected = model(x).numpy()
+        assert np.abs(run_exported(path, x) - expected).max() < 1e-4
+
+
+def test_the_difference_is_looked_at(small, tmp_path, monkeypatch):
+    model = fill(small()).float()
+    monkeypatch.setattr(
+        "tenfold.emo.export.run_exported", lambda path, x, format: np.ones((len(x), 10)) * 9
+    )
+    with pytest.raises(RuntimeError, match="differs from eager"):
+        export(model, tmp_path / "emo.pt2", size=64, dynamic=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"path": "emo.tflite"}, "unknown"),
+        ({"path": "emo.onnx", "format": "onnx-int8"}, "calibration"),
+        ({"path": "emo.onnx", "size": 0}, "size=0"),
+    ],
+)
+def test_wrong_input(small, tmp_path, options, words):
+    path = tmp_path / options.pop("path")
+    with pytest.raises(InputError, match=words):
+        export(small(), path, **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "extra"),
+    [
+        ("emo.onnx", "onnxscript", "onnx"),
+        ("emo.pte", "executorch.exir", "executorch"),
+    ],
+)
+def test_a_missing_library_is_named(small, tmp_path, monkeypatch, path, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"tenfold-emo\[{extra}\]"):
+        export(small(), tmp_path / path, size=64)
+
+
+def test_executorch(small, tmp_path):
+    pytest.importorskip("executorch.runtime", reason="the extra executorch is not installed")
+    assert export(fill(small()).float(), tmp_path / "emo.pte", size=64) < 1e-4

@@ -1,0 +1,158 @@
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+from emo_fill import fill
+from torch import nn
+
+from tenfold.emo import inference
+from tenfold.emo.inference import FusedBlock, as_affine, fold_after, optimize_for_inference
+from tenfold.emo.model import i2RMB, iRMB
+from tenfold.shared.errors import InputError
+
+BLOCKS = {
+    "plain": lambda: iRMB(8, expansion=3),
+    "stride": lambda: iRMB(8, 12, stride=2, kernel_size=5, norm="layer", act="gelu"),
+    "stem": lambda: iRMB(8, expand=False, norm=None, skip=False, se=True),
+    "remote": lambda: iRMB(8, attention="remote", head_dim=4, window=3, norm="layer", act="gelu"),
+    "batch norm before attention": lambda: iRMB(8, attention="remote", head_dim=4, window=3),
+    "post": lambda: iRMB(8, attention="close", head_dim=4, window=3, pre_attention=False),
+    "spanning": lambda: i2RMB(8, head_dim=4, window=3, norm="layer", act="gelu"),
+    "spanning, pre": lambda: i2RMB(8, head_dim=4, window=3, pre_attention=True),
+}
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@torch.no_grad()
+def test_a_fused_block_is_the_block(kind):
+    block = fill(BLOCKS[kind]())
+    x = torch.rand(3, 8, 7, 10, dtype=torch.float64) - 0.5
+    torch.testing.assert_close(FusedBlock(block)(x), block(x), atol=1e-12, rtol=1e-10)
+    fast = FusedBlock(block.float())  # oneDNN's primitives
+    torch.testing.assert_close(fast(x.float()), block(x.float()), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["emo_1m", "emo_6m", "emo2_2m"])
+@pytest.mark.parametrize("size", [(224, 224), (160, 200)])
+@torch.inference_mode()
+def test_optimised_logits_are_within_1e_4_in_float32(name, size):
+    model = fill(timm.create_model(name)).float()
+    fast = optimize_for_inference(model)
+    x = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    assert (fast(x) - model(x)).abs().max() < 1e-4
+
+
+@torch.inference_mode()
+def test_parts_of_a_batch_give_the_same(small, monkeypatch):
+    fast = optimize_for_inference(fill(small()).float())
+    x = torch.rand(5, 3, 64, 64)
+    whole = fast(x)
+    monkeypatch.setattr(inference, "CACHE_BYTES", 1)
+    torch.testing.assert_close(fast(x), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_the_original_is_not_changed_and_the_copy_keeps_its_methods(small):
+    model = fill(small()).float()
+    before = copy.deepcopy(model.state_dict())
+    fast = optimize_for_inference(model)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        maps = fast.forward_intermediates(x, intermediates_only=True)
+        assert [m.shape[1] for m in maps] == [8, 16, 24, 32]
+        torch.testing.assert_close(fast.forward_features(x), model.forward_features(x))
+        again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))  # noqa: S301 - our own
+        torch.testing.assert_close(again(x), fast(x))
+    assert not any(isinstance(m, iRMB | nn.BatchNorm2d) for m in fast.modules())
+
+
+@torch.inference_mode()
+def test_new_weights_are_packed_anew(small):
+    fast = optimize_for_inference(fill(small()).float())
+    x = torch.rand(1, 3, 64, 64)
+    before = fast(x)
+    layer = fast.stage1[0].expand
+    layer.weight.mul_(0.5)
+    after = fast(x)
+    assert not torch.allclose(before, after)
+    layer.weight.mul_(2.0)
+    torch.testing.assert_close(fast(x), before)
+
+
+def test_gradients_of_the_input_still_flow(small):
+    model = fill(small()).float()
+    fast = optimize_for_inference(model)
+    grads = []
+    for net in (model, fast):
+        x = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64).requires_grad_()
+        net(x).sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-4, rtol=1e-3)
+
+
+def test_detectors_and_strangers():
+    from tenfold.emo.dense import SSDLite
+
+    model = SSDLite("emo_1m", 3).eval()
+    fast = optimize_for_inference(model)
+    x = torch.rand(1, 3, 320, 320)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x)[0], model(x)[0], atol=1e-4, rtol=1e-3)
+    with pytest.raises(InputError, match="holds no iRMB"):
+        optimize_for_inference(nn.Linear(2, 2))
+
+
+def test_folding():
+    conv, norm = nn.Conv2d(4, 6, 3, bias=True).double(), nn.BatchNorm2d(6).double().eval()
+    fill(conv), fill(norm)
+    x = torch.rand(2, 4, 8, 8, dtype=torch.float64)
+    weight, bias = fold_after(conv, norm)
+    torch.testing.assert_close(nn.functional.conv2d(x, weight, bias), norm(conv(x)))
+    scale, shift = as_affine(norm)
+    y = torch.rand(2, 6, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(y * scale[:, None, None] + shift[:, None, None], norm(y))
+
+
+@pytest.mark.parametrize("which", ["plain", "optimised"])
+def test_no_graph_break(small, which):
+    model = fill(small()).float()
+    net = model if which == "plain" else optimize_for_inference(model)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True, dynamic=False)
+    x = torch.rand(2, 3, 72, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["plain", "optimised"])
+def test_one_graph_for_any_batch_and_size(small, which):
+    model = fill(small()).float()
+    net = model if which == "plain" else optimize_for_inference(model)
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(net, backend=backend, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for shape in ((2, 3, 208, 240), (3, 3, 240, 208), (5, 3, 272, 304)):
+            x = torch.rand(*shape)
+            torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
+    assert len(graphs) == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same_numbers(small):
+    model = fill(small()).float()
+    compiled = torch.compile(optimize_for_inference(model))
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)

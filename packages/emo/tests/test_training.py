@@ -1,0 +1,285 @@
+import math
+import os
+
+import pytest
+import torch
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from tenfold.emo.data.images import digits
+from tenfold.emo.settings import TrainConfig, learning_rate
+from tenfold.emo.tasks import task
+from tenfold.emo.training import parameter_groups, repair_statistics, train
+from tenfold.shared import compute
+from tenfold.shared.config import load_recipe, recipes
+from tenfold.shared.errors import InputError
+
+TINY = {
+    "image_size": 32, "in_chans": 1, "epochs": 2, "batch_size": 64, "window": (4, 4, 2, 1),
+    "learning_rate": 2e-3, "warmup_epochs": 1, "ema": 0.9, "device": "cpu", "max_steps": 6,
+}  # fmt: skip
+
+
+def imagenet(name="emo-1m-imagenet"):
+    return load_recipe(TrainConfig, "emo", name)
+
+
+@pytest.mark.parametrize("name", sorted(recipes("emo")))
+def test_recipes_are_configurations(name):
+    config = load_recipe(TrainConfig, "emo", name)
+    assert config.task == "classification" or config.ema == 0
+
+
+def test_the_published_schedule():
+    config, total = imagenet("emo-5m-imagenet"), 187_500
+    assert config.batch_size * config.devices == 2048
+    assert 1_281_167 // 2048 == 625
+    rate = lambda t: learning_rate(config, t, 625, total)  # noqa: E731
+    assert rate(0) == 1e-6
+    assert rate(6_250) == pytest.approx(1e-6 + (6e-3 - 1e-6) / 2)
+    # The cosine counts from the first step: at the end of the warm-up it has begun already.
+    expected = 1e-6 + 0.5 * (6e-3 - 1e-6) * (1 + math.cos(math.pi * 12_500 / total))
+    assert rate(12_500) == pytest.approx(expected)
+    assert rate(12_500) < 6e-3 * 0.99
+    assert rate(93_750) == pytest.approx((6e-3 + 1e-6) / 2)
+    assert rate(total) == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("name", ["emo-1m-imagenet", "emo-5m-imagenet"])
+def test_the_schedule_is_timms_noise_included(name):
+    config, total = imagenet(name), 3000
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 6e-3)
+    noise = [n * total for n in config.rate_noise] or None
+    scheduler = CosineLRScheduler(
+        optimiser, total, lr_min=1e-6, warmup_t=200, warmup_lr_init=1e-6, t_in_epochs=False,
+        noise_range_t=noise, noise_pct=0.67, noise_std=1.0, noise_seed=42,
+    )  # fmt: skip
+    for step in range(0, total, 7):
+        scheduler.step_update(step)
+        assert learning_rate(config, step, 10, total) == pytest.approx(
+            optimiser.param_groups[0]["lr"]
+        )
+
+
+def test_the_schedules_of_dense_tasks():
+    ssd = imagenet("emo-1m-ssdlite")
+    per_epoch = 117_266 * 5 // 192
+    assert per_epoch in (3_053, 3_054, 3_055)
+    rate = lambda t: learning_rate(ssd, t, 3_055, 366_600)  # noqa: E731
+    assert rate(0) == pytest.approx(1.2e-6)
+    assert rate(500) == pytest.approx(1.2e-3)
+    assert rate(3_055 * 60) == rate(3_055 * 61 - 1) == pytest.approx(0.6e-3)
+    deeplab = imagenet("emo-1m-deeplabv3")
+    assert learning_rate(deeplab, 0, 631, 80_000) == 1.2e-4
+    half = learning_rate(deeplab, 40_000, 631, 80_000)
+    assert half == pytest.approx(1.2e-4 * 0.5**0.9)
+    fpn = imagenet("emo-1m-semantic-fpn")
+    constant = {learning_rate(fpn, t, 631, 160_000) for t in (1_500, 40_000, 80_000)}
+    assert constant == {1.2e-4}
+    assert learning_rate(fpn, 120_000, 631, 160_000) == pytest.approx(0.6e-4)
+
+
+def test_weight_decay_leaves_out_what_the_paper_does(create):
+    model = create("emo_1m")
+    groups = {g["weight_decay"]: g["params"] for g in parameter_groups(model, imagenet())}
+    assert sum(p.numel() for p in groups[0.0]) == 18_048
+    assert sum(p.numel() for p in groups[0.05]) == 1_343_120
+    from tenfold.emo.dense import Segmentor
+
+    segmentor = Segmentor("emo_1m", "semantic-fpn", 3)
+    made = parameter_groups(segmentor, imagenet("emo-1m-semantic-fpn"))
+    assert {(g["weight_decay"], g["scale"]) for g in made} == {
+        (0.05, 1.0), (0.05, 10.0), (0.0, 1.0), (0.0, 10.0),
+    }  # fmt: skip
+    assert sum(len(g["params"]) for g in made) == len(list(segmentor.parameters()))
+
+
+def test_statistics_are_repaired():
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.copy_(torch.tensor([1.0, math.nan, math.inf, -math.inf]))
+    assert repair_statistics(nn.Sequential(norm)) == 3
+    assert norm.running_mean.tolist() == [1, 0, 1, -1]
+    assert repair_statistics(norm) == 0
+
+
+def test_the_loss_is_label_smoothing_as_published(create):
+    job = task(TrainConfig(**TINY))
+    model = job.model().eval()
+    images, labels = job.collate([job.val[i] for i in range(4)])
+    found = job.loss(model, (images, labels))["class"]
+    log = model(images).log_softmax(1)
+    expected = -(0.9 * log[range(4), labels] + 0.1 * log.mean(1)).mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_training_is_deterministic_and_ema_follows_all_floating_state():
+    runs = [train(task(TrainConfig(**TINY)), compute.fabric("cpu")) for _ in range(2)]
+    (a, ema, result), (b, _, again) = runs
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+    assert result["last"] == again["last"]
+    name = "stage1.0.conv_local.norm.running_mean"
+    raw, mean = a.state_dict()[name], ema.state_dict()[name]
+    assert not torch.equal(raw, mean)
+    assert mean.abs().sum() > 0
+
+
+def test_the_average_is_the_recurrence():
+    states = []
+    job = task(TrainConfig(**TINY | {"epochs": 3, "max_steps": None}))
+    one_batch = torch.utils.data.Subset(digits(32), range(64))
+    job.train_data = lambda rank, world: one_batch  # one step an epoch
+    first = {}
+    make = job.model
+
+    def model():
+        made = make()
+        first.update({k: v.clone() for k, v in made.state_dict().items()})
+        states.append(made)
+        return made
+
+    job.model = model
+    seen = []
+    _, ema, _ = train(
+        job, compute.fabric("cpu"),
+        on_epoch=lambda e, m: seen.append(
+            {k: v.clone() for k, v in states[0].state_dict().items()}
+        ),
+    )  # fmt: skip
+    expected = first
+    for state in seen:
+        expected = {
+            k: 0.9 * v + 0.1 * state[k] if v.is_floating_point() else state[k]
+            for k, v in expected.items()
+        }
+    for k, v in ema.state_dict().items():
+        torch.testing.assert_close(v, expected[k], atol=1e-6, rtol=1e-5)
+
+
+def test_steps_without_a_finite_loss_are_skipped():
+    job = task(TrainConfig(**TINY))
+    plain, calls = job.loss, []
+
+    def loss(model, batch):
+        calls.append(1)
+        parts = plain(model, batch)
+        return {k: v * math.nan for k, v in parts.items()} if len(calls) == 2 else parts
+
+    job.loss = loss
+    model, _, result = train(job, compute.fabric("cpu"))
+    assert result["skipped"] == 1
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("head", "size", "batch"), [("ssdlite", 320, 8), ("retinanet", 128, 2)])
+def test_detectors_train_on_the_coco_slice(real, head, size, batch):
+    config = TrainConfig(
+        task="detection", head=head, data=str(real("coco-tiny")), train_split="train2017",
+        val_split="val2017", image_size=size, batch_size=batch, limit=8, epochs=1, max_steps=2,
+        warmup_epochs=0, learning_rate=1e-3, ema=0.0, no_decay="norm", device="cpu",
+    )  # fmt: skip
+    model, _, result = train(task(config), compute.fabric("cpu"))
+    assert 0 < result["last"]["loss"] < 100
+    assert 0 <= result["last"]["AP"] <= 100
+    assert not any(
+        m.training for m in model.train().backbone.modules() if isinstance(m, nn.BatchNorm2d)
+    )
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_ssdlite_overfits_eight_images(real):
+    from tenfold.emo.data.coco import ssd_transform
+
+    config = TrainConfig(
+        task="detection", head="ssdlite", data=str(real("coco-tiny")), train_split="train2017",
+        val_split="train2017", image_size=320, batch_size=8, limit=8, epochs=220,
+        learning_rate=4e-3, warmup_epochs=0, warmup_steps=10, ema=0.0, clip=10.0, drop_path=0.0,
+        weight_decay=0.0, no_decay="norm", evaluate_every=220, device="cpu",
+    )  # fmt: skip
+    job = task(config)
+    job.train.transform = ssd_transform(320, training=False)
+    make = job.model
+
+    def model():  # from random weights the statistics of BatchNorm must be learned too
+        made = make()
+        made.backbone.norm_eval = False
+        return made
+
+    job.model = model
+    result = train(job, compute.fabric("cpu"))[2]
+    assert result["last"]["AP50"] > 50
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("head", ["deeplabv3", "semantic-fpn"])
+def test_segmentors_train_on_the_ade_sample(real, head):
+    config = TrainConfig(
+        task="segmentation", head=head, data=str(real("ade20k-sample")), image_size=96,
+        train_split="validation", val_split="validation", batch_size=3, epochs=2, warmup_epochs=0,
+        learning_rate=1e-3, schedule="poly", ema=0.0, no_decay="norm", device="cpu",
+    )  # fmt: skip
+    result = train(task(config), compute.fabric("cpu"))[2]
+    assert result["last"]["loss"] > 0
+    assert 0 < result["last"]["mIoU"] <= 100
+
+
+@pytest.mark.data
+def test_a_few_steps_on_cifar(real):
+    config = load_recipe(TrainConfig, "emo", "cifar10")
+    data = os.path.join(real("cifar10-jpeg"), "cifar10-jpeg.zip")
+    from dataclasses import replace
+
+    job = task(replace(config, data=data, batch_size=8, max_steps=2, workers=0, device="cpu"))
+    job.val.items = job.val.items[::500]
+    result = train(job, compute.fabric("cpu"))[2]
+    assert len(job.names) == 10
+    assert result["last"]["loss"] < 5
+
+
+@pytest.mark.gpu
+def test_bf16_on_a_gpu():
+    config = TrainConfig(**TINY | {"device": "cuda", "precision": "bf16-mixed"})
+    result = train(task(config), compute.fabric("cuda", precision="bf16-mixed"))[2]
+    assert math.isfinite(result["last"]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"window": (7, 7)}, "window"),
+        ({"ema": 1.0}, "ema=1.0"),
+        ({"head": "ssdlite"}, "head='ssdlite'"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"clip": -1.0}, "clip"),
+        ({"rate_noise": (0.1,)}, "rate_noise"),
+    ],
+)
+def test_impossible_runs_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        TrainConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "emo_3m"}, "emo_3m"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"data": "nowhere", "task": "detection", "head": "ssdlite"}, "is missing"),
+        ({"data": "nowhere", "task": "segmentation", "head": "pspnet"}, "holds no"),
+    ],
+)
+def test_missing_data_is_named_before_anything_starts(options, words):
+    with pytest.raises(InputError, match=words):
+        task(TrainConfig(**options))
+
+
+def test_too_few_images_are_refused():
+    job = task(TrainConfig(**TINY | {"batch_size": 2000}))
+    with pytest.raises(InputError, match="1437 training images"):
+        train(job, compute.fabric("cpu"))
