@@ -1,0 +1,177 @@
+"""The loss: the winning mode is trained, its number is the class, its past is reconstructed (card 4.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+
+from tenfold.shared.errors import InputError
+from tenfold.tenet.model import Forecast
+
+Winner = Literal["endpoint", "ade"]
+Classification = Literal["cross-entropy", "max-margin"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and variants of the loss; all of it reconstruction."""
+
+    winner: Winner = "endpoint"
+    """The winner: the mode that ends nearest to the truth, or the one with the smallest mean error."""
+    classification: Classification = "cross-entropy"
+    """How the logits are trained; max-margin in the manner of LaneGCN."""
+    classification_weight: float = 1.0
+    """Weight of the classification loss."""
+    flow_weight: float = 0.5
+    """Weight of the Temporal Flow Header's loss."""
+    flow_all_modes: bool = False
+    """Reconstruct the past from every mode, not from the winner only."""
+    dense_weight: float = 1.0
+    """Weight of the auxiliary forecast of all agents, if the model has that head."""
+
+    def __post_init__(self) -> None:
+        """Refuses weights below zero."""
+        for name in ("classification_weight", "flow_weight", "dense_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)}; expected >= 0")
+
+
+@dataclass
+class Targets:
+    """The truth of n agents, in the scene frame."""
+
+    future: Tensor
+    """[n, 60, 2]."""
+    future_valid: Tensor
+    """bool [n, 60]."""
+    history: Tensor
+    """[n, 50, 5]: x, y, heading, vx, vy."""
+    history_valid: Tensor
+    """bool [n, 50]."""
+    group: Tensor | None = None
+    """int64 [n]: the scene of each agent, when modes are worlds that are won together."""
+
+
+def winners(
+    trajectories: Tensor, targets: Targets, rule: Winner = "endpoint", worlds: int | None = None
+) -> Tensor:
+    """Chooses the winning mode of each agent; no gradient.
+
+    Args:
+        trajectories: [n, K, 60, 2].
+        targets: The truth; an agent without any valid future step gets mode 0.
+        rule: By the last valid step, or by the mean over the valid steps.
+        worlds: The number of scenes, if the agents of a scene win together.
+
+    Returns:
+        int64 [n].
+    """
+    with torch.no_grad():
+        gap = (trajectories - targets.future[:, None]).norm(dim=-1)
+        valid = targets.future_valid
+        if rule == "endpoint":
+            last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+            cost = gap.gather(2, last[:, None, None].expand(-1, gap.shape[1], 1)).squeeze(2)
+        else:
+            counted = torch.where(valid[:, None], gap, 0.0).sum(dim=2)
+            cost = counted / valid.sum(dim=1, keepdim=True).clamp_min(1)
+        cost = torch.where(valid.any(dim=1, keepdim=True), cost, 0.0)
+        if worlds is not None and targets.group is not None:
+            total = cost.new_zeros(worlds, cost.shape[1]).index_add(0, targets.group, cost)
+            return total.argmin(dim=1)[targets.group]
+        return cost.argmin(dim=1)
+
+
+def loss(
+    forecast: Forecast,
+    targets: Targets,
+    config: LossConfig | None = None,
+    world_logits: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the training loss, in float32.
+
+    ``L = L_reg + w_cls L_cls + w_tf L_tf``: smooth L1 of the winner (or the Laplace negative
+    log-likelihood), cross-entropy of its number, smooth L1 of the past reconstructed from it.
+
+    Args:
+        forecast: From the network in training mode.
+        targets: The truth.
+        config: Weights and variants.
+        world_logits: [S, K]: with it the agents of a scene (``targets.group``) win together.
+
+    Returns:
+        The loss, and its parts detached: reg, cls, flow.
+    """
+    config = config or LossConfig()
+    worlds = None if world_logits is None else len(world_logits)
+    best = winners(forecast.trajectories, targets, config.winner, worlds)
+    rows = torch.arange(len(best), device=best.device)
+    valid = targets.future_valid
+    won = forecast.trajectories[rows, best].float()
+    if forecast.scales is not None:
+        b = forecast.scales[rows, best].float()
+        each = (2 * b).log() + (won - targets.future).abs() / b
+    else:
+        each = smooth_l1_loss(won, targets.future, reduction="none")
+    reg = _mean(each, valid)
+    known = valid.any(dim=1)
+    if world_logits is not None and targets.group is not None:
+        class_of = best.new_zeros(len(world_logits)).index_copy(0, targets.group, best)
+        cls = cross_entropy(world_logits.float(), class_of)
+    elif config.classification == "cross-entropy":
+        each_cls = cross_entropy(forecast.logits.float(), best, reduction="none")
+        cls = torch.where(known, each_cls, 0.0).sum() / known.sum().clamp_min(1)
+    else:
+        cls = _max_margin(forecast, targets, best)
+    total = reg + config.classification_weight * cls
+    parts = {"reg": reg.detach(), "cls": cls.detach()}
+    if forecast.history is not None:
+        past = targets.history[..., :2]
+        if forecast.history.shape[-1] == 4:
+            angle = targets.history[..., 2:3]
+            past = torch.cat([past, angle.cos(), angle.sin()], dim=-1)
+        seen = forecast.history if config.flow_all_modes else forecast.history[rows, best][:, None]
+        each = smooth_l1_loss(
+            seen.float(), past[:, None].expand_as(seen).float(), reduction="none"
+        )
+        flow = _mean(each, targets.history_valid[:, None].expand(each.shape[:-1]))
+        total = total + config.flow_weight * flow
+        parts["flow"] = flow.detach()
+    return total, parts
+
+
+def dense_loss(forecast: Tensor, future: Tensor, valid: Tensor) -> Tensor:
+    """Smooth L1 of the auxiliary forecast of all agents but the focal one.
+
+    Args:
+        forecast: [B, A, 60, 2].
+        future: [B, A, 60, 2].
+        valid: bool [B, A, 60].
+    """
+    each = smooth_l1_loss(forecast[:, 1:], future[:, 1:], reduction="none")
+    return _mean(each, valid[:, 1:])
+
+
+def _max_margin(forecast: Forecast, targets: Targets, best: Tensor) -> Tensor:
+    """A hinge of 0.2 between the winner's logit and that of each mode that ends clearly worse."""
+    with torch.no_grad():
+        valid = targets.future_valid
+        last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+        rows = torch.arange(len(last), device=last.device)
+        gap = forecast.trajectories[rows, :, last] - targets.future[rows, last][:, None]
+        far = gap.norm(dim=-1)
+        nearest = far[rows, best][:, None]
+        active = (far - nearest > 0.2) & (nearest < 2.0) & valid.any(dim=1, keepdim=True)
+    margin = forecast.logits[rows, best][:, None] - forecast.logits
+    hinge = torch.where(active, (0.2 - margin).clamp_min(0.0), 0.0)
+    return hinge.sum() / active.sum().clamp_min(1)
+
+
+def _mean(each: Tensor, valid: Tensor) -> Tensor:
+    """Gives the mean over valid steps and coordinates; what is not valid has no gradient."""
+    counted = torch.where(valid[..., None], each, 0.0).sum()
+    return counted / (valid.sum().clamp_min(1) * each.shape[-1])
