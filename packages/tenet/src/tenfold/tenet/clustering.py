@@ -1,8 +1,9 @@
 """Weighted k-means of many small point sets at once.
 
-Each start runs Lloyd's steps to their end and then leaves shallow optima by two exact moves: a centre
-that is put down elsewhere (Lattanzi and Sohler's swap, ICML 2019) and a single point that changes its
-cluster (Hartigan's step). With them two starts reach lower inertia than ten starts of Lloyd alone.
+Each start runs Lloyd's steps to their end and then leaves shallow optima by two exact moves: a
+centre that is put down elsewhere (Lattanzi and Sohler's swap, ICML 2019) and a single point that
+changes its cluster (Hartigan's step). With them two starts reach lower inertia than ten starts of
+Lloyd alone.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def weighted_kmeans(
     return Clusters(back, centers + middle, mass, inertia)
 
 
-def _cluster(
-    x: np.ndarray, w: np.ndarray, k: int, draws: np.ndarray, iterations: int
-) -> State:
+def _cluster(x: np.ndarray, w: np.ndarray, k: int, draws: np.ndarray, iterations: int) -> State:
     """Clusters some sets: all starts, the best one of each set."""
     columns = [np.ascontiguousarray(x[..., f]) for f in range(x.shape[2])]
     best: State | None = None
@@ -102,10 +101,9 @@ def _cluster(
     return best
 
 
-def _start(
-    columns: list[np.ndarray], w: np.ndarray, k: int, draw: np.ndarray | None
-) -> np.ndarray:
-    """Chooses K points as centres, [s, K, F]: the farthest ones, or k-means++ with given numbers."""
+def _start(columns: list[np.ndarray], w: np.ndarray, k: int, draw: np.ndarray | None) -> np.ndarray:
+    """Chooses K points as centres, [s, K, F]: the farthest ones, or k-means++ with given
+    numbers."""
     sets = np.arange(len(w))
     centers = np.empty((len(w), k, len(columns)))
     nearest = np.full(w.shape, np.inf)
@@ -124,9 +122,7 @@ def _start(
     return centers
 
 
-def _lloyd(
-    columns: list[np.ndarray], w: np.ndarray, centers: np.ndarray, iterations: int
-) -> State:
+def _lloyd(columns: list[np.ndarray], w: np.ndarray, centers: np.ndarray, iterations: int) -> State:
     """Runs Lloyd's steps until no set changes; sets that are done are left out."""
     sets, count = w.shape
     k = centers.shape[1]
@@ -194,8 +190,9 @@ def _refill(
 def _swap(columns: list[np.ndarray], w: np.ndarray, state: State, iterations: int) -> None:
     """Puts a centre down at a costly point and goes on from there, while that helps; in place.
 
-    For each candidate point and each centre that could be given up, the cost after the swap is exact:
-    a point keeps its centre, goes to the new one, or, if its own is given up, to its second nearest.
+    For each candidate point and each centre that could be given up, the cost after the swap is
+    exact: a point keeps its centre, goes to the new one, or, if its own is given up, to its second
+        nearest.
     """
     centers, inertia = state[1], state[3]
     k = centers.shape[1]
@@ -247,7 +244,8 @@ def _two_nearest(
 
 
 def _move(columns: list[np.ndarray], w: np.ndarray, state: State) -> None:
-    """Moves the one point of each set that gains most to another cluster, while any gains; in place.
+    """Moves the one point of each set that gains most to another cluster, while any gains; in
+    place.
 
     Taking a point of weight w from a cluster of mass A saves ``w A / (A - w)`` times its squared
     distance; adding it to one of mass B costs ``w B / (B + w)`` times (Hartigan).

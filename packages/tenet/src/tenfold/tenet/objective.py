@@ -1,4 +1,4 @@
-"""The loss: the winning mode is trained, its number is the class, its past is reconstructed (card 4.7)."""
+"""The loss: winning mode, its number as the class, its past reconstructed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LossConfig:
     """Weights and variants of the loss; all of it reconstruction."""
 
     winner: Winner = "endpoint"
-    """The winner: the mode that ends nearest to the truth, or the one with the smallest mean error."""
+    """The winner: the mode that ends nearest to the truth, or has the smallest mean error."""
     classification: Classification = "cross-entropy"
     """How the logits are trained; max-margin in the manner of LaneGCN."""
     classification_weight: float = 1.0
@@ -30,6 +30,9 @@ class LossConfig:
     """Weight of the Temporal Flow Header's loss."""
     flow_all_modes: bool = False
     """Reconstruct the past from every mode, not from the winner only."""
+    evolving: float = 0.2
+    """The share of the training over which the number of modes that are pulled to the truth falls
+    from K to one. Without it short trainings end with one mode that always wins."""
     dense_weight: float = 1.0
     """Weight of the auxiliary forecast of all agents, if the model has that head."""
 
@@ -38,6 +41,8 @@ class LossConfig:
         for name in ("classification_weight", "flow_weight", "dense_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 0")
+        if not 0 <= self.evolving <= 1:
+            raise InputError(f"evolving={self.evolving}; expected a share from 0 to 1")
 
 
 @dataclass
@@ -56,19 +61,19 @@ class Targets:
     """int64 [n]: the scene of each agent, when modes are worlds that are won together."""
 
 
-def winners(
+def ranking(
     trajectories: Tensor, targets: Targets, rule: Winner = "endpoint", worlds: int | None = None
 ) -> Tensor:
-    """Chooses the winning mode of each agent; no gradient.
+    """Ranks the modes of each agent, the winner first; no gradient.
 
     Args:
         trajectories: [n, K, 60, 2].
-        targets: The truth; an agent without any valid future step gets mode 0.
+        targets: The truth; an agent without any valid future step keeps the modes' order.
         rule: By the last valid step, or by the mean over the valid steps.
         worlds: The number of scenes, if the agents of a scene win together.
 
     Returns:
-        int64 [n].
+        int64 [n, K].
     """
     with torch.no_grad():
         gap = (trajectories - targets.future[:, None]).norm(dim=-1)
@@ -82,8 +87,8 @@ def winners(
         cost = torch.where(valid.any(dim=1, keepdim=True), cost, 0.0)
         if worlds is not None and targets.group is not None:
             total = cost.new_zeros(worlds, cost.shape[1]).index_add(0, targets.group, cost)
-            return total.argmin(dim=1)[targets.group]
-        return cost.argmin(dim=1)
+            return total.argsort(dim=1, stable=True)[targets.group]
+        return cost.argsort(dim=1, stable=True)
 
 
 def loss(
@@ -91,6 +96,7 @@ def loss(
     targets: Targets,
     config: LossConfig | None = None,
     world_logits: Tensor | None = None,
+    progress: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the training loss, in float32.
 
@@ -102,22 +108,28 @@ def loss(
         targets: The truth.
         config: Weights and variants.
         world_logits: [S, K]: with it the agents of a scene (``targets.group``) win together.
+        progress: The share of the training that is done, for ``evolving``.
 
     Returns:
         The loss, and its parts detached: reg, cls, flow.
     """
     config = config or LossConfig()
     worlds = None if world_logits is None else len(world_logits)
-    best = winners(forecast.trajectories, targets, config.winner, worlds)
+    ranked = ranking(forecast.trajectories, targets, config.winner, worlds)
+    best = ranked[:, 0]
     rows = torch.arange(len(best), device=best.device)
     valid = targets.future_valid
-    won = forecast.trajectories[rows, best].float()
+    modes = ranked.shape[1]
+    left = 1.0 if config.evolving == 0 else min(progress / config.evolving, 1.0)
+    pulled = ranked[:, : max(1, round(modes - (modes - 1) * left))]
+    paths = forecast.trajectories[rows[:, None], pulled].float()
+    truth = targets.future[:, None].expand_as(paths)
     if forecast.scales is not None:
-        b = forecast.scales[rows, best].float()
-        each = (2 * b).log() + (won - targets.future).abs() / b
+        b = forecast.scales[rows[:, None], pulled].float()
+        each = (2 * b).log() + (paths - truth).abs() / b
     else:
-        each = smooth_l1_loss(won, targets.future, reduction="none")
-    reg = _mean(each, valid)
+        each = smooth_l1_loss(paths, truth, reduction="none")
+    reg = _mean(each, valid[:, None].expand(paths.shape[:-1]))
     known = valid.any(dim=1)
     if world_logits is not None and targets.group is not None:
         class_of = best.new_zeros(len(world_logits)).index_copy(0, targets.group, best)
@@ -135,9 +147,7 @@ def loss(
             angle = targets.history[..., 2:3]
             past = torch.cat([past, angle.cos(), angle.sin()], dim=-1)
         seen = forecast.history if config.flow_all_modes else forecast.history[rows, best][:, None]
-        each = smooth_l1_loss(
-            seen.float(), past[:, None].expand_as(seen).float(), reduction="none"
-        )
+        each = smooth_l1_loss(seen.float(), past[:, None].expand_as(seen).float(), reduction="none")
         flow = _mean(each, targets.history_valid[:, None].expand(each.shape[:-1]))
         total = total + config.flow_weight * flow
         parts["flow"] = flow.detach()

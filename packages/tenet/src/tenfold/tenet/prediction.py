@@ -1,4 +1,4 @@
-"""Inference: scenes in, trajectories and probabilities in the city's frame out (card 4.10)."""
+"""Inference: scenes in, trajectories and probabilities in the city's frame out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The preprocessed cache: scenes in shards of memory-mapped arrays.
 
-A shard holds a fixed range of scenarios, so the files are the same, bit for bit, whichever worker or
-machine makes them and in whatever order. A shard appears whole or not at all (it is made beside its
-place and renamed); what is there already is not made again, so a killed preprocessing goes on.
+A shard holds a fixed range of scenarios, so the files are the same, bit for bit, whichever worker
+or machine makes them and in whatever order. A shard appears whole or not at all (it is made beside
+its place and renamed); what is there already is not made again, so a killed preprocessing goes on.
 """
 
 from __future__ import annotations
@@ -231,7 +231,9 @@ def load_store(folder: Path) -> SceneStore:
         offsets = [np.array(arrays.pop(name)) for name in ("agent_offsets", "line_offsets")]
         return SceneStore(arrays, *offsets)
     except KeyError as error:
-        raise InputError(f"{folder}: {error}.npy is missing; remove the folder and go on") from error
+        raise InputError(
+            f"{folder}: {error}.npy is missing; remove the folder and go on"
+        ) from error
 
 
 @dataclass
@@ -300,8 +302,8 @@ def open_cache(folder: Path | str) -> ShardedStore:
     missing = [row for row in range(count) if not (folder / f"shard-{row:05d}").is_dir()]
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {count} shards are missing, shard-{missing[0]:05d} first; "
-            "run `preprocess` again, it goes on where it stopped"
+            f"{folder}: {len(missing)} of {count} shards are missing (shard-{missing[0]:05d}); run "
+            "`preprocess` again, it goes on where it stopped"
         )
     return ShardedStore([load_store(folder / f"shard-{row:05d}") for row in range(count)])
 
@@ -309,5 +311,3 @@ def open_cache(folder: Path | str) -> ShardedStore:
 def is_cache(folder: Path | str) -> bool:
     """Says whether a folder is a cache, complete or not."""
     return Path(folder, HEADER).is_file()
-
-

@@ -213,7 +213,9 @@ def _differences(paths: tuple[Path, Path], sizes: Any, known: dict[str, Any] | N
     found = []
     for kind, path, size in zip(("parquet", "map"), paths, sizes, strict=True):
         if size != known[f"{kind}_bytes"]:
-            found.append(f"{path.name} has {size} bytes, the manifest says {known[kind + '_bytes']}")
+            found.append(
+                f"{path.name} has {size} bytes, the manifest says {known[kind + '_bytes']}"
+            )
         elif _sha256(path) != known[f"{kind}_sha256"]:
             found.append(f"{path.name} has another sha256 than the manifest")
     return found
@@ -228,7 +230,9 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         rows = pq.read_table(path).to_pylist()
         return {row["scenario_id"]: row for row in rows}
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise InputError(f"{path}: not a manifest of `tenfold tenet data index`: {error}") from error
+        raise InputError(
+            f"{path}: not a manifest of `tenfold tenet data index`: {error}"
+        ) from error
 
 
 def _sha256(path: Path) -> str:

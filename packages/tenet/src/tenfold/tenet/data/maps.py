@@ -121,7 +121,9 @@ class LaneMap:
     @property
     def dangling(self) -> tuple[int, int]:
         """How many successor and predecessor links leave the file."""
-        inside = [np.isin(links.values, self.lane_ids) for links in (self.successors, self.predecessors)]
+        inside = [
+            np.isin(links.values, self.lane_ids) for links in (self.successors, self.predecessors)
+        ]
         return int((~inside[0]).sum()), int((~inside[1]).sum())
 
     def centerlines(self, points: int = 10) -> np.ndarray:
@@ -181,7 +183,8 @@ def resample(lines: Ragged, points: int) -> np.ndarray:
 
 
 def map_path(folder: Path) -> Path:
-    """Gives the map file in a scenario's folder ``<scenario_id>/``, or in a sensor log's ``map/``."""
+    """Gives the map file in a scenario's folder ``<scenario_id>/``, or in a sensor log's
+    ``map/``."""
     plain = folder / f"log_map_archive_{folder.name}.json"
     if plain.is_file():
         return plain
@@ -197,7 +200,8 @@ def read_map(path: Path | str) -> LaneMap:
             crossings and drivable areas may be missing or empty, links may dangle.
 
     Raises:
-        InputError: If the file is not JSON, has no lanes, or a lane lacks a field or has a wrong one.
+        InputError: If the file is not JSON, has no lanes, or a lane lacks a field or has a wrong
+            one.
     """
     import orjson
 

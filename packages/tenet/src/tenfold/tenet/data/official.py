@@ -82,9 +82,7 @@ def to_argoverse_scenario(scenario: Scenario) -> ArgoverseScenario:
         kind = schema.ObjectType(OBJECT_TYPES[scenario.object_type[row]])
         category = schema.TrackCategory(int(scenario.category[row]))
         tracks.append(
-            schema.Track(
-                track_id=name, object_states=states, object_type=kind, category=category
-            )
+            schema.Track(track_id=name, object_states=states, object_type=kind, category=category)
         )
     return schema.ArgoverseScenario(
         scenario_id=scenario.scenario_id,
@@ -130,7 +128,9 @@ def from_argoverse_map(static_map: ArgoverseStaticMap) -> LaneMap:
         in_intersection=np.array([lane.is_intersection for lane in lanes], bool),
         left=Ragged.of([lane.left_lane_boundary.xyz for lane in lanes], np.float64, 3),
         right=Ragged.of([lane.right_lane_boundary.xyz for lane in lanes], np.float64, 3),
-        left_mark=np.array([MARK_TYPES.index(lane.left_mark_type.value) for lane in lanes], np.int8),
+        left_mark=np.array(
+            [MARK_TYPES.index(lane.left_mark_type.value) for lane in lanes], np.int8
+        ),
         right_mark=np.array(
             [MARK_TYPES.index(lane.right_mark_type.value) for lane in lanes], np.int8
         ),

@@ -153,7 +153,7 @@ def read_scenario(path: Path | str) -> Scenario:
             f"{path}: track {track_ids[twice // STEPS]!r} has step {twice % STEPS} "
             f"{seen[twice]} times in column 'timestep'; expected once"
         )
-    state = np.zeros((count * STEPS, len(_NUMBERS)))
+    flat = np.zeros((count * STEPS, len(_NUMBERS)))
     for index, name in enumerate(_NUMBERS):
         values = _numbers(table, name)
         bad = ~np.isfinite(values)
@@ -163,8 +163,8 @@ def read_scenario(path: Path | str) -> Scenario:
                 f"{path}: column {name!r} of track {track_ids[track[row]]!r} at step {step[row]} "
                 f"is {values[row]}; expected a finite number"
             )
-        state[cell, index] = values
-    state = state.reshape(count, STEPS, len(_NUMBERS))
+        flat[cell, index] = values
+    state = flat.reshape(count, STEPS, len(_NUMBERS))
     first = np.empty(count, np.int64)
     first[track[::-1]] = np.arange(len(track))[::-1]
     category = _numbers(table, "object_category")[first]
@@ -246,7 +246,8 @@ def write_scenario(scenario: Scenario, path: Path | str) -> None:
 
 
 def _read_table(path: Path) -> pyarrow.Table:
-    """Reads the columns that are used; strings come as dictionaries, which is several times faster."""
+    """Reads the columns that are used; strings come as dictionaries, which is several times
+    faster."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -256,10 +257,9 @@ def _read_table(path: Path) -> pyarrow.Table:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); a scenario parquet goes here"
         ) from error
-    strings = [name for name, kind in (_COLUMNS | _OPTIONAL).items() if kind == "string"]
     try:
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings)
-        names = set(file.schema_arrow.names)
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        names = set(metadata.schema.names)
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
             raise InputError(
@@ -267,6 +267,10 @@ def _read_table(path: Path) -> pyarrow.Table:
                 "it is not an Argoverse 2 motion-forecasting scenario"
             )
         wanted = [name for name in (*_COLUMNS, *_OPTIONAL) if name in names]
+        strings = [name for name in wanted if (_COLUMNS | _OPTIONAL)[name] == "string"]
+        file = pq.ParquetFile(
+            pa.BufferReader(content), metadata=metadata, read_dictionary=strings
+        )
         table = file.read(columns=wanted, use_threads=False)
     except pa.ArrowException as error:
         raise InputError(f"{path}: not a whole parquet file: {error}") from error
@@ -355,4 +359,3 @@ def _constant(path: Path, table: pyarrow.Table, name: str) -> Any:
             raise InputError(f"{path}: column {name!r} holds several values; expected one")
         return names[codes[0]]
     return table.column(name)[0].as_py()
-

@@ -1,9 +1,9 @@
 """Scenes: a scenario and its map as the focal agent sees them, and batches of scenes as tensors.
 
 A scene keeps what was read (metres, radians) in the focal agent's frame; the feature vectors of the
-network are made from it batch by batch (``agent_features``, ``line_features``), where the scene lies.
-Many scenes are one set of flat arrays with offsets (``SceneStore``), in memory or mapped from disk;
-a batch of any size (the input-size strategy) is cut from them without a loop.
+network are made from it batch by batch (``agent_features``, ``line_features``), where the scene
+lies. Many scenes are one set of flat arrays with offsets (``SceneStore``), in memory or mapped from
+disk; a batch of any size (the input-size strategy) is cut from them without a loop.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WIDTH_SCALE = 5.0
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What of a scenario becomes a scene (card 4.2; reconstruction)."""
+    """What of a scenario becomes a scene (reconstruction)."""
 
     radius: float = 150.0
     """Metres around the focal agent."""
@@ -268,7 +268,7 @@ class Batch:
 
 
 def agent_features(batch: Batch, scale: float = 20.0) -> Tensor:
-    """Makes the network's agent input, float32 [B, A, 50, 20] (card 4.2).
+    """Makes the network's agent input, float32 [B, A, 50, 20].
 
     Args:
         batch: The scenes.
@@ -300,7 +300,7 @@ def agent_features(batch: Batch, scale: float = 20.0) -> Tensor:
 
 
 def line_features(batch: Batch, scale: float = 20.0) -> Tensor:
-    """Makes the network's map input, float32 [B, M, P, 10] (card 4.2)."""
+    """Makes the network's map input, float32 [B, M, P, 10]."""
     lines = torch.where(batch.line_valid[..., None, None], batch.lines, 0.0)
     points = lines.shape[2]
     step = lines[:, :, 1:] - lines[:, :, :-1]
@@ -329,9 +329,10 @@ _PER_SCENE = ("origin", "heading", "scenario_id", "city")
 
 @dataclass
 class SceneStore:
-    """Many scenes as flat arrays: agents of scene i are rows ``agent_offsets[i]`` to ``[i + 1]``."""
+    """Many scenes as flat arrays: agents of scene i are rows ``agent_offsets[i]`` to ``[i +
+    1]``."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Any]
     """The fields of :class:`Scene`, joined; ``track_ids`` as text."""
     agent_offsets: np.ndarray
     """int64 [S + 1]."""
@@ -392,7 +393,7 @@ class SceneStore:
 
         Args:
             indices: B scenes.
-            max_agents: A at most; the input size (card 4.9).
+            max_agents: A at most; the input size.
             max_lines: M at most.
             fixed: Pad to exactly these sizes (for compiled models) instead of to the largest scene.
         """
@@ -405,20 +406,43 @@ class SceneStore:
             (_PER_LINE, lines, line_rows),
         ):
             for name in names:
-                source = self.arrays[name]
-                out = np.zeros((*there.shape, *source.shape[1:]), source.dtype)
-                out[there] = source[rows]
-                made[name] = torch.from_numpy(out)
-        made["category"][torch.from_numpy(~agents)] = -1
+                made[name] = _fill(self.arrays[name], there, rows)
+        device = made["state"].device
+        made["category"][torch.from_numpy(~agents).to(device)] = -1
         for name in ("object_type", "category", "line_kind"):
             made[name] = made[name].long()
-        return Batch(**made, line_valid=torch.from_numpy(lines))
+        return Batch(**made, line_valid=torch.from_numpy(lines).to(device))
+
+    def to(self, device: torch.device | str) -> SceneStore:
+        """Copies what batches are cut from to a device; batches then come from there."""
+        arrays = dict(self.arrays)
+        for name in (*_PER_AGENT, *_PER_LINE):
+            arrays[name] = torch.as_tensor(np.ascontiguousarray(arrays[name])).to(device)
+        return SceneStore(arrays, self.agent_offsets, self.line_offsets)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+def _fill(source: Any, there: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Puts rows into the slots of a padded tensor, where the source lies."""
+    if isinstance(source, Tensor):
+        device = source.device
+        filled = source.new_zeros((*there.shape, *source.shape[1:]))
+        filled[torch.from_numpy(there).to(device)] = source[torch.from_numpy(rows).to(device)]
+        return filled
+    out = np.zeros((*there.shape, *source.shape[1:]), source.dtype)
+    out[there] = source[rows]
+    return torch.from_numpy(out)
 
 
 def _pick(
     offsets: np.ndarray, chosen: np.ndarray, limit: int, fixed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives which slots of [B, width] are filled, and the rows of the flat arrays that fill them."""
+    """Gives which slots of [B, width] are filled, and the rows of the flat arrays that fill
+    them."""
     starts = offsets[chosen]
     counts = np.minimum(offsets[chosen + 1] - starts, limit)
     width = limit if fixed else int(counts.max(initial=0))
@@ -430,5 +454,3 @@ def _pick(
 def _offsets(lengths: Sequence[int]) -> np.ndarray:
     """Gives the offsets of rows that follow each other."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-

@@ -1,8 +1,8 @@
-"""Sensor logs of Argoverse 2 as motion-forecasting scenarios: boxes, poses and map → 11-second windows.
+"""Sensor logs of Argoverse 2 as motion-forecasting scenarios of eleven seconds.
 
-Boxes lie in the vehicle's frame of their time; poses bring them into the city. Velocities are finite
-differences. What a log cannot say (which track the organisers would score) is chosen here: tracks that
-span the window are scored, one of them is focal.
+Boxes lie in the vehicle's frame of their time; poses bring them into the city. Velocities are
+finite differences. What a log cannot say (which track the organisers would score) is chosen here:
+tracks that span the window are scored, one of them is focal.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class WindowConfig:
     min_travel: float = 5.0
     """Metres that a focal track moves at least in the whole window; parked cars teach little."""
     all_focal: bool = False
-    """One scenario for each track that may be focal, instead of one a window (the farthest-moving)."""
+    """One scenario for each track that may be focal, instead of one a window (the
+    farthest-moving)."""
 
     def __post_init__(self) -> None:
         """Refuses windows that do not move."""
@@ -266,5 +267,3 @@ def _city(folder: Path) -> str:
     found = sorted((folder / "map").glob("log_map_archive_*____*_city_*.json"))
     code = found[0].name.split("____")[1].split("_")[0] if found else ""
     return codes.get(code, code.lower() or "unknown")
-
-

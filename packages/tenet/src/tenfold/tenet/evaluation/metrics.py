@@ -1,6 +1,7 @@
-"""The metrics of the Argoverse 2 challenge: one agent, and whole worlds (card 6).
+"""The metrics of the Argoverse 2 challenge: one agent, and whole worlds.
 
-All take many scenarios at once and give one number a scenario; the mean over scenarios is the score.
+All take many scenarios at once and give one number a scenario; the mean over scenarios is the
+score.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ def collisions(trajectories: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def world_errors(
     trajectories: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, offsets: np.ndarray
 ) -> WorldErrors:
-    """Computes the multi-agent metrics (card 6.2).
+    """Computes the multi-agent metrics.
 
     Args:
         trajectories: float [N, K, T, 2], as :func:`world_displacements`.

@@ -23,9 +23,7 @@ class Score:
     """The numbers of the multi-agent track, if the submission holds joint worlds of all tracks."""
 
 
-def score(
-    submission: Submission, truth: GroundTruth, ade_mode: AdeMode = "independent"
-) -> Score:
+def score(submission: Submission, truth: GroundTruth, ade_mode: AdeMode = "independent") -> Score:
     """Scores a submission by the challenge's rules.
 
     Args:
@@ -34,8 +32,8 @@ def score(
         ade_mode: How minADE is taken.
 
     Raises:
-        InputError: If a focal track of the truth is missing in the submission, or a scenario has not
-            exactly one focal track.
+        InputError: If a focal track of the truth is missing in the submission, or a scenario has
+            not exactly one focal track.
     """
     place = _places(submission)
     focal = np.flatnonzero(truth.is_focal)
@@ -85,9 +83,7 @@ def _places(submission: Submission) -> dict[tuple[str, str], int]:
     return {pair: row for row, pair in enumerate(pairs)}
 
 
-def _rows(
-    place: dict[tuple[str, str], int], truth: GroundTruth, wanted: np.ndarray
-) -> np.ndarray:
+def _rows(place: dict[tuple[str, str], int], truth: GroundTruth, wanted: np.ndarray) -> np.ndarray:
     """Finds the submission's rows for tracks of the truth."""
     pairs = list(
         zip(truth.scenario_ids[wanted].tolist(), truth.track_ids[wanted].tolist(), strict=True)

@@ -111,8 +111,8 @@ def make_submission(
 def write_submission(submission: Submission, path: Path | str) -> None:
     """Writes the challenge's parquet file, atomically.
 
-    Equal probabilities of a track are set ``1e-9`` apart (and divided by their sum), so that readers
-    with an unstable sort, the official one among them, do not mix up worlds.
+    Equal probabilities of a track are set ``1e-9`` apart (and divided by their sum), so that
+    readers with an unstable sort, the official one among them, do not mix up worlds.
 
     Args:
         submission: The forecasts.
@@ -193,8 +193,8 @@ def read_submission(path: Path | str) -> Submission:
     if not ((p >= 0) & (p <= 1)).all():
         row = int((~((p >= 0) & (p <= 1))).argmax())
         raise InputError(
-            f"{path}: column 'probability' is {p[row]} for track {tracks[track[row]]!r} of scenario "
-            f"{scenarios[scenario[row]]!r}; expected a number from 0 to 1"
+            f"{path}: column 'probability' is {p[row]} for track {tracks[track[row]]!r} of "
+            f"scenario {scenarios[scenario[row]]!r}; expected a number from 0 to 1"
         )
     x, y = (
         _trajectories(path, table, f"predicted_trajectory_{axis}", scenarios, scenario)
@@ -404,12 +404,16 @@ def _read(path: Path, names: list[str], what: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path, read_dictionary=names[:2], memory_map=True)
-        missing = [name for name in names if name not in file.schema_arrow.names]
+        metadata = pq.read_metadata(path, memory_map=True)
+        found = metadata.schema.to_arrow_schema().names
+        missing = [name for name in names if name not in found]
         if missing:
             raise InputError(
                 f"{path}: column {', '.join(map(repr, missing))} is missing; not a {what} file"
             )
+        file = pq.ParquetFile(
+            path, metadata=metadata, read_dictionary=names[:2], memory_map=True
+        )
         table = file.read(columns=names)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; a {what} parquet goes here") from error

@@ -1,4 +1,4 @@
-"""Pre-norm attention blocks, and the grid of agent-step tokens that they work on (card 4.4)."""
+"""Pre-norm attention blocks, and the grid of agent-step tokens that they work on."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor, heads: int) -> Ten
     """
     some = valid.any(dim=-1, keepdim=True)
     mask = (valid | ~some)[:, None, None]
-    split = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
-    made = scaled_dot_product_attention(*split, attn_mask=mask).transpose(1, 2).flatten(2)
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    made = scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
     return torch.where(some[..., None], made, 0.0)
 
 
@@ -121,11 +121,13 @@ class Grid:
     Args:
         valid: bool [B, A, T].
         heads: H.
-        packed: Keep valid tokens only. Its shapes depend on the data, so compiled models stay dense.
+        packed: Keep valid tokens only. Its shapes depend on the data, so compiled models stay
+            dense.
     """
 
     def __init__(self, valid: Tensor, heads: int, packed: bool) -> None:
         self.valid, self.heads = valid, heads
+        packed = packed and not bool(valid.all())  # nothing to leave out
         self.index = valid.flatten().nonzero().squeeze(1) if packed else None
 
     def pack(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Temporal Flow Header: from the features of the future back to the observed past (card 4.6)."""
+"""The Temporal Flow Header: from the features of the future back to the observed past."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ class TemporalFlowHeader(nn.Module):
         super().__init__()
         inner = (width, *CHANNELS[:-1])
         self.groups = nn.ModuleList(
-            nn.Sequential(
-                ResidualBlock(a, b, stride=1 if level == 0 else 2), ResidualBlock(b, b)
-            )
+            nn.Sequential(ResidualBlock(a, b, stride=1 if level == 0 else 2), ResidualBlock(b, b))
             for level, (a, b) in enumerate(zip(inner, CHANNELS, strict=True))
         )
         self.laterals = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""TENET: transformer encoding of agents and map, mode queries, three heads (card 4; reconstruction).
+"""TENET: transformer encoding of agents and map, mode queries, three heads.
 
 The paper names the parts (attention along time and across agents, cross-attention to the map, K
 learnable tokens, three heads); widths, depths and every other figure here are a reconstruction.
@@ -243,9 +243,7 @@ class Tenet(nn.Module):
             self.flow = TemporalFlowHeader(d, FUTURE, HISTORY, outputs)
         self.dense: nn.Module | None = None
         if config.dense:
-            self.dense = nn.Sequential(
-                nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, FUTURE * 2)
-            )
+            self.dense = nn.Sequential(nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, FUTURE * 2))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -281,7 +279,7 @@ class Tenet(nn.Module):
         lines, line_valid = self._lines(batch), batch.line_valid
         for layer in self.encoder[:-1]:
             x = layer(x, grid, lines, line_valid)
-        last = self.encoder[-1]
+        last: EncoderLayer = self.encoder[-1]  # type: ignore[assignment]
         if targets is None:
             own, now = last.forward_last(x, grid, lines, line_valid)
             scene = torch.arange(len(own), device=own.device)
@@ -318,7 +316,8 @@ class Tenet(nn.Module):
     def _decode(
         self, batch: Batch, own: Tensor, now: Tensor, lines: Tensor, scene: Tensor, agent: Tensor
     ) -> Tensor:
-        """Lets the mode queries of n agents read the scene: features of the future [n, K, 60, D]."""
+        """Lets the mode queries of n agents read the scene: features of the future [n, K, 60,
+        D]."""
         q = self.mode_embed[:, None] + self.future_embed + own[:, None, None, NOW]
         memory = torch.cat([own, now[scene], lines[scene]], dim=1)
         valid = torch.cat([batch.valid[scene, agent], batch.valid[scene, :, NOW]], dim=1)

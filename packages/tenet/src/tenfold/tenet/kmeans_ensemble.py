@@ -1,4 +1,4 @@
-"""The K-means ensemble: the forecasts of several models become one (card 4.11; reconstruction).
+"""The K-means ensemble: the forecasts of several models become one (reconstruction).
 
 The paper says only that predictions are merged by K-means. Here the end points of all modes of all
 models, weighted by probability, are clustered for many scenarios at once; a cluster's trajectory is
@@ -34,7 +34,8 @@ class EnsembleConfig:
     steps: tuple[int, ...] = (59,)
     """The future steps whose positions are clustered."""
     merge: Merge = "weighted"
-    """A cluster's trajectory: the weighted mean, the plain mean, or the member nearest the centre."""
+    """A cluster's trajectory: the weighted mean, the plain mean, or the member nearest the
+    centre."""
     iterations: int = 100
     """Lloyd steps at most."""
     seed: int = 0
@@ -76,9 +77,7 @@ def merge_modes(
         raise InputError("a trajectory that is NaN has a probability above 0")
     at = [60 * track + step for track in range(steps // 60) for step in config.steps]
     points = np.nan_to_num(full[:, :, at].reshape(sets, count, -1))
-    found = weighted_kmeans(
-        points, w, config.modes, config.n_init, config.iterations, config.seed
-    )
+    found = weighted_kmeans(points, w, config.modes, config.n_init, config.iterations, config.seed)
     order = np.argsort(-found.weights, axis=1, kind="stable")
     probabilities = np.take_along_axis(found.weights, order, axis=1)
     made = np.empty((sets, config.modes, steps, 2))
