@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=2, help="of training windows")
     parser.add_argument("--flow", nargs="+", default=["on", "off"], choices=["on", "off"])
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1], choices=[0, 1])
+    parser.add_argument("--evolving", type=float, default=1.0)
+    parser.add_argument("--classification", default="soft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("learning.json"))
     options = parser.parse_args()
@@ -70,7 +72,8 @@ def main() -> None:
                 epochs=max(1, round(options.samples / len(known))),
                 batch_size=16,
                 learning_rate=1e-3,
-                evolving=0.6,
+                evolving=options.evolving,
+                classification=options.classification,
                 dropout=0.0,
                 mirror=True,
                 rotate=10.0,

@@ -12,8 +12,10 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 from tenfold.shared.errors import InputError
 from tenfold.tenet.model import Forecast
 
+SOFT_METRES = 2.0
+"""Scale of the soft classification: a mode that ends so much farther has 1/e of the share."""
 Winner = Literal["endpoint", "ade"]
-Classification = Literal["cross-entropy", "max-margin"]
+Classification = Literal["cross-entropy", "soft", "max-margin"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class LossConfig:
     winner: Winner = "endpoint"
     """The winner: the mode that ends nearest to the truth, or has the smallest mean error."""
     classification: Classification = "cross-entropy"
-    """How the logits are trained; max-margin in the manner of LaneGCN."""
+    """How the logits are trained: cross-entropy of the winner, soft (of all modes by how near they
+    end, which few data need), or max-margin in the manner of LaneGCN."""
     classification_weight: float = 1.0
     """Weight of the classification loss."""
     flow_weight: float = 0.5
@@ -134,6 +137,10 @@ def loss(
     if world_logits is not None and targets.group is not None:
         class_of = best.new_zeros(len(world_logits)).index_copy(0, targets.group, best)
         cls = cross_entropy(world_logits.float(), class_of)
+    elif config.classification == "soft":
+        near = -_end_distances(forecast, targets) / SOFT_METRES
+        each_cls = cross_entropy(forecast.logits.float(), near.softmax(dim=1), reduction="none")
+        cls = torch.where(known, each_cls, 0.0).sum() / known.sum().clamp_min(1)
     elif config.classification == "cross-entropy":
         each_cls = cross_entropy(forecast.logits.float(), best, reduction="none")
         cls = torch.where(known, each_cls, 0.0).sum() / known.sum().clamp_min(1)
@@ -169,16 +176,23 @@ def dense_loss(forecast: Tensor, future: Tensor, valid: Tensor) -> Tensor:
 def _max_margin(forecast: Forecast, targets: Targets, best: Tensor) -> Tensor:
     """A hinge of 0.2 between the winner's logit and that of each mode that ends clearly worse."""
     with torch.no_grad():
-        valid = targets.future_valid
-        last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
-        rows = torch.arange(len(last), device=last.device)
-        gap = forecast.trajectories[rows, :, last] - targets.future[rows, last][:, None]
-        far = gap.norm(dim=-1)
-        nearest = far[rows, best][:, None]
-        active = (far - nearest > 0.2) & (nearest < 2.0) & valid.any(dim=1, keepdim=True)
-    margin = forecast.logits[rows, best][:, None] - forecast.logits
+        far = _end_distances(forecast, targets)
+        nearest = far.gather(1, best[:, None])
+        known = targets.future_valid.any(dim=1, keepdim=True)
+        active = (far - nearest > 0.2) & (nearest < 2.0) & known
+    margin = forecast.logits.gather(1, best[:, None]) - forecast.logits
     hinge = torch.where(active, (0.2 - margin).clamp_min(0.0), 0.0)
     return hinge.sum() / active.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def _end_distances(forecast: Forecast, targets: Targets) -> Tensor:
+    """Gives how far each mode ends from the truth at its last valid step, [n, K]."""
+    valid = targets.future_valid
+    last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+    rows = torch.arange(len(last), device=last.device)
+    gap = forecast.trajectories[rows, :, last] - targets.future[rows, last][:, None]
+    return gap.norm(dim=-1).float()
 
 
 def _mean(each: Tensor, valid: Tensor) -> Tensor:

@@ -268,9 +268,7 @@ def _read_table(path: Path) -> pyarrow.Table:
             )
         wanted = [name for name in (*_COLUMNS, *_OPTIONAL) if name in names]
         strings = [name for name in wanted if (_COLUMNS | _OPTIONAL)[name] == "string"]
-        file = pq.ParquetFile(
-            pa.BufferReader(content), metadata=metadata, read_dictionary=strings
-        )
+        file = pq.ParquetFile(pa.BufferReader(content), metadata=metadata, read_dictionary=strings)
         table = file.read(columns=wanted, use_threads=False)
     except pa.ArrowException as error:
         raise InputError(f"{path}: not a whole parquet file: {error}") from error

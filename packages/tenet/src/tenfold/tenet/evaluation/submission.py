@@ -411,9 +411,7 @@ def _read(path: Path, names: list[str], what: str) -> Any:
             raise InputError(
                 f"{path}: column {', '.join(map(repr, missing))} is missing; not a {what} file"
             )
-        file = pq.ParquetFile(
-            path, metadata=metadata, read_dictionary=names[:2], memory_map=True
-        )
+        file = pq.ParquetFile(path, metadata=metadata, read_dictionary=names[:2], memory_map=True)
         table = file.read(columns=names)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; a {what} parquet goes here") from error
