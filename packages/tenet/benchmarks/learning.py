@@ -43,11 +43,11 @@ def straight_on(store: SceneStore, rule: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("logs", type=Path)
-    parser.add_argument("--samples", type=int, default=5000, help="scenes seen in training")
+    parser.add_argument("--samples", type=int, default=2700, help="scenes seen in training")
     parser.add_argument("--stride", type=int, default=2, help="of training windows")
     parser.add_argument("--flow", nargs="+", default=["on", "off"], choices=["on", "off"])
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1], choices=[0, 1])
-    parser.add_argument("--evolving", type=float, default=1.0)
+    parser.add_argument("--evolving", type=float, default=0.7)
     parser.add_argument("--classification", default="soft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("learning.json"))
@@ -64,9 +64,10 @@ def main() -> None:
             held_out, known = scenes(test, 5), scenes(train, options.stride)
             config = TrainConfig(
                 data=f"sensor:{train.name}",
-                val=None,
+                val="",
                 size="tenet-tiny",
                 flow=flow == "on",
+                from_velocity=True,
                 max_agents=12,
                 max_lines=32,
                 epochs=max(1, round(options.samples / len(known))),

@@ -148,7 +148,7 @@ def evaluate_run(
     """Scores the checkpoint of a run on scenes (by default those it was validated on)."""
     model, trained = load_model(run)
     source = source or trained.val
-    if source is None:
+    if not source:
         raise InputError("the run has no validation scenes; name some")
     scenes = load_scenes(source)
     submission = predict(model, scenes, replace(config, worlds=config.worlds or trained.worlds))
@@ -283,8 +283,11 @@ def demo(output: Path, train_scenes: int = 600, epochs: int = 2) -> DemoOutcome:
         val_lines=32,
         epochs=epochs,
         batch_size=16,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         dropout=0.0,
+        from_velocity=True,
+        classification="soft",
+        evolving=0.6,
         validate_every=epochs,
         device="cpu",
     )

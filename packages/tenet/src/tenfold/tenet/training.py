@@ -43,8 +43,8 @@ class TrainConfig:
     data: str = "generated:2000"
     """Where the scenes are: a cache of `preprocess`, a split (train, val) or folder of scenarios,
     sensor:FOLDER for sensor logs, or generated:N."""
-    val: str | None = "generated:200:1"
-    """The same for validation; none by leaving it empty."""
+    val: str = "generated:200:1"
+    """The same for validation; none if empty."""
     size: str = "tenet-base"
     """tenet-tiny, tenet-base or tenet-large."""
     flow: bool = True
@@ -57,6 +57,8 @@ class TrainConfig:
     """Laplace likelihood instead of smooth L1."""
     dense: bool = False
     """An auxiliary forecast of all agents."""
+    from_velocity: bool = False
+    """Predict differences to constant velocity; helps where data are few."""
     modes: int = 6
     """K."""
     worlds: bool = False
@@ -141,6 +143,7 @@ class TrainConfig:
             agent_attention=self.agent_attention,
             laplace=self.laplace,
             dense=self.dense,
+            from_velocity=self.from_velocity,
             modes=self.modes,
             dropout=self.dropout,
         )

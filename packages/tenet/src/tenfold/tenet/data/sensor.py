@@ -209,11 +209,12 @@ def with_centerlines(lane_map: LaneMap) -> LaneMap:
 
 
 def _velocities(position: np.ndarray, valid: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    """Central differences where both neighbours are known, one-sided ones at ends, else zero."""
+    """Differences to the frame before: the future must not show. A first frame takes the next."""
     frames = np.arange(len(timestamps))
     before, after = np.maximum(frames - 1, 0), np.minimum(frames + 1, len(frames) - 1)
-    low = np.where(valid[:, before], before, frames)
-    high = np.where(valid[:, after], after, frames)
+    known = valid[:, before] & (frames > 0)
+    low = np.where(known, before, frames)
+    high = np.where(known | ~valid[:, after], frames, after)
     seconds = (timestamps[high] - timestamps[low]) * 1e-9
     rows = np.arange(len(position))[:, None]
     gap = position[rows, high] - position[rows, low]

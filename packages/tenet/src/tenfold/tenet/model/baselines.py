@@ -115,7 +115,11 @@ class NearestNeighbour:
             raise InputError(
                 f"{len(histories)} complete scenes; expected at least {self.neighbours}"
             )
-        steps = [] if self.components is None else [StandardScaler(), PCA(self.components)]
+        steps = (
+            []
+            if self.components is None
+            else [StandardScaler(), PCA(min(self.components, len(histories)))]
+        )
         self._prepare = make_pipeline(*steps, "passthrough").fit(np.stack(histories))
         self._futures = np.stack(futures)
         self._index = NearestNeighbors(n_neighbors=self.neighbours)

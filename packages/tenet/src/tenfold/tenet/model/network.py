@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.tenet.data.scenario import FUTURE, HISTORY, NOW
+from tenfold.tenet.data.scenario import FUTURE, HISTORY, NOW, SECONDS_PER_STEP
 from tenfold.tenet.data.scene import (
     AGENT_FEATURES,
     LINE_FEATURES,
@@ -58,6 +58,8 @@ class ModelConfig:
     """Which steps query the map: all, or the last one only (cheaper)."""
     dense: bool = False
     """A small head that predicts one future of every agent, for an auxiliary loss."""
+    from_velocity: bool = False
+    """Predict differences to constant velocity instead of positions; helps where data are few."""
     scale: float = 20.0
     """Metres of one unit of position."""
 
@@ -292,7 +294,12 @@ class Tenet(nn.Module):
         z = self._decode(batch, own, now, lines, scene, agent)
         turn, shift = _own_frame(batch, scene, agent)
         made = self.regression(z).float()
-        trajectories = (made[..., :2] * scale) @ turn[:, None] + shift[:, None, None]
+        local = made[..., :2] * scale
+        if self.config.from_velocity:
+            v = (batch.state[scene, agent, NOW, None, 3:].float() @ turn.mT)[:, :, None]
+            seconds = SECONDS_PER_STEP * torch.arange(1, FUTURE + 1, device=v.device)
+            local = local + v * seconds[:, None]
+        trajectories = local @ turn[:, None] + shift[:, None, None]
         forecast = Forecast(trajectories, self.score(z.amax(dim=2)).squeeze(-1).float())
         if self.config.laplace:
             forecast.scales = nn.functional.softplus(made[..., 2:]) + 1e-3
