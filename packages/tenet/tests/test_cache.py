@@ -164,11 +164,11 @@ def test_verify_finds_what_is_wrong(split, tmp_path):
 @pytest.mark.data
 def test_the_sample_scene_has_its_known_content(sample_scenario, sample_map):
     scene = make_scene(sample_scenario, sample_map)
-    counts = [
-        len(make_scene(sample_scenario, sample_map, SceneConfig(radius=r)).track_ids)
-        for r in (50, 100, 150)
-    ]
-    assert counts == [4, 12, 20]
+    for radius, count in ((50, 4), (100, 12), (150, 20)):
+        near = make_scene(sample_scenario, sample_map, SceneConfig(radius=radius))
+        away = np.linalg.norm(near.state[:, 49, :2], axis=1)
+        assert (away <= radius).sum() == count
+        assert (near.category[away > radius] == 2).all()  # scored tracks are always kept
     assert len(scene.lines) == 71 + 6
     assert scene.track_ids[0] == "138951"
     assert scene.state[0, 0, :2] == pytest.approx((-31.99757, 0.72064), abs=1e-4)

@@ -122,11 +122,12 @@ def loss(
     best = ranked[:, 0]
     rows = torch.arange(len(best), device=best.device)
     valid = targets.future_valid
+    known_future = torch.where(valid[..., None], targets.future, 0.0)  # no gradient through NaN
     modes = ranked.shape[1]
     left = 1.0 if config.evolving == 0 else min(progress / config.evolving, 1.0)
     pulled = ranked[:, : max(1, round(modes - (modes - 1) * left))]
     paths = forecast.trajectories[rows[:, None], pulled].float()
-    truth = targets.future[:, None].expand_as(paths)
+    truth = known_future[:, None].expand_as(paths)
     if forecast.scales is not None:
         b = forecast.scales[rows[:, None], pulled].float()
         each = (2 * b).log() + (paths - truth).abs() / b
@@ -149,7 +150,7 @@ def loss(
     total = reg + config.classification_weight * cls
     parts = {"reg": reg.detach(), "cls": cls.detach()}
     if forecast.history is not None:
-        past = targets.history[..., :2]
+        past = torch.where(targets.history_valid[..., None], targets.history[..., :2], 0.0)
         if forecast.history.shape[-1] == 4:
             angle = targets.history[..., 2:3]
             past = torch.cat([past, angle.cos(), angle.sin()], dim=-1)

@@ -23,7 +23,7 @@ class PredictConfig:
     """How scenes are cut and run."""
 
     max_agents: int = 64
-    """Agents of a scene; the same weights serve any number."""
+    """Agents of a scene; the same weights serve any number. All of them with worlds."""
     max_lines: int = 128
     """Polylines of a scene."""
     batch_size: int = 32
@@ -64,7 +64,9 @@ def predict(
         rows = range(start, min(start + config.batch_size, len(store)))
         part = store if isinstance(store, SceneStore) else store.take(rows)
         chosen = rows if part is store else range(len(rows))
-        batch = part.batch(chosen, config.max_agents, config.max_lines).to(device)
+        counts = np.diff(part.agent_offsets)[list(chosen)]
+        agents = int(counts.max()) if config.worlds else config.max_agents
+        batch = part.batch(chosen, agents, config.max_lines).to(device)
         targets = batch.scored & batch.valid[:, :, -1] if config.worlds else None
         with torch.inference_mode():
             forecast = model(batch, targets)

@@ -41,7 +41,7 @@ class SceneConfig:
     """What of a scenario becomes a scene (reconstruction)."""
 
     radius: float = 150.0
-    """Metres around the focal agent."""
+    """Metres around the focal agent; scored tracks are kept wherever they are."""
     max_agents: int = 128
     """The nearest agents that are kept, the focal one included."""
     max_lines: int = 256
@@ -161,7 +161,8 @@ def make_scene(
         last, there = np.full(len(observed), NOW), observed[:, NOW]
     away = np.square(scenario.position[np.arange(len(last)), last] - origin).sum(axis=1)
     away[center] = -1.0
-    rows = np.flatnonzero(there & (away <= config.radius**2))
+    near = (away <= config.radius**2) | (scenario.category == SCORED)
+    rows = np.flatnonzero(there & near)
     rows = rows[np.argsort(away[rows], kind="stable")][: config.max_agents]
     valid = scenario.valid[rows]
     turn = rotation(angle)
