@@ -43,12 +43,13 @@ def straight_on(store: SceneStore, rule: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("logs", type=Path)
-    parser.add_argument("--samples", type=int, default=2700, help="scenes seen in training")
+    parser.add_argument("--samples", type=int, default=2000, help="scenes seen in training")
     parser.add_argument("--stride", type=int, default=2, help="of training windows")
     parser.add_argument("--flow", nargs="+", default=["on", "off"], choices=["on", "off"])
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1], choices=[0, 1])
-    parser.add_argument("--evolving", type=float, default=0.7)
-    parser.add_argument("--classification", default="soft")
+    parser.add_argument("--evolving", type=float, default=0.0)
+    parser.add_argument("--classification", default="cross-entropy")
+    parser.add_argument("--from-velocity", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("learning.json"))
     options = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> None:
                 val="",
                 size="tenet-tiny",
                 flow=flow == "on",
-                from_velocity=True,
+                from_velocity=options.from_velocity,
                 max_agents=12,
                 max_lines=32,
                 epochs=max(1, round(options.samples / len(known))),

@@ -259,7 +259,7 @@ class DemoOutcome:
     seconds: float
 
 
-def demo(output: Path, train_scenes: int = 600, epochs: int = 2) -> DemoOutcome:
+def demo(output: Path, train_scenes: int = 400, epochs: int = 2) -> DemoOutcome:
     """Makes scenarios, writes and reads them as official files, trains the small model, scores it.
 
     Args:
@@ -286,8 +286,7 @@ def demo(output: Path, train_scenes: int = 600, epochs: int = 2) -> DemoOutcome:
         learning_rate=1e-3,
         dropout=0.0,
         from_velocity=True,
-        classification="soft",
-        evolving=0.6,
+        evolving=0.0,
         validate_every=epochs,
         device="cpu",
     )
