@@ -120,8 +120,8 @@ def train(
             average.module.load_state_dict(state["average"])
         compute.set_random_state(state["random"])
         best, skipped = state["best"], state["skipped"]
-        if run:
-            run.rewind(epoch)
+    if run:
+        run.rewind(start - 1)
     batches: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     metrics: dict[str, float] = {}
     speed = 0.0

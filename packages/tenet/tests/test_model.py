@@ -1,0 +1,353 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.shared.errors import InputError
+from tenfold.tenet.data.maps import read_map
+from tenfold.tenet.data.scenario import HISTORY
+from tenfold.tenet.data.scene import SceneStore, make_scene, rotation, wrap
+from tenfold.tenet.model import SIZES, ModelConfig, Tenet, model_config, world_logits
+from tenfold.tenet.model.attention import CrossAttention, SelfAttention
+from tenfold.tenet.model.flow import ResidualBlock
+from tenfold.tenet.objective import LossConfig, Targets, loss
+from tenfold.tenet.prediction import PredictConfig, fit_temperature, predict
+from tenfold.tenet.training import targets_of
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "flow"),
+    [
+        ("tenet-tiny", 1_106_095, 316_332),
+        ("tenet-base", 3_553_455, 442_028),
+        ("tenet-large", 13_191_343, 840_876),
+    ],
+)
+def test_the_sizes_have_exactly_these_parameters(size, total, flow):
+    model = Tenet(SIZES[size])
+    assert parameters(model) == total
+    assert parameters(model.flow) == flow
+    assert parameters(Tenet(model_config(size, flow=False))) == total - flow
+
+
+@pytest.mark.parametrize("d", [64, 128])
+def test_the_parts_have_exactly_these_parameters(d):
+    assert parameters(SelfAttention(d, 0.1)) == 12 * d * d + 13 * d
+    assert parameters(CrossAttention(d, 4, 0.1)) == 12 * d * d + 15 * d
+    assert parameters(ResidualBlock(d, d)) == 6 * d * d + 4 * d
+
+
+def test_the_parts_of_the_default_model_add_up():
+    m = Tenet()
+    assert parameters(m.agent_embed) == 19_456
+    assert parameters(m.point_embed) + parameters(m.line_embed) == 67_840
+    assert parameters(m.encoder) == 1_785_216
+    assert parameters(m.decoder) == 1_190_144
+    assert (parameters(m.regression), parameters(m.score)) == (16_770, 16_641)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Tenet(SIZES["tenet-tiny"]).eval()
+
+
+def run(model, batch, targets=None):
+    with torch.no_grad():
+        return model(batch, targets)
+
+
+def near(a, b, atol=2e-4):
+    torch.testing.assert_close(a.trajectories, b.trajectories, atol=atol, rtol=0)
+    torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=0)
+
+
+def moved(scenario, lane_map, angle, shift):
+    """A rigid motion of the whole scene, in float64."""
+    turn = rotation(angle)
+
+    def place(points):
+        flat = points[..., :2] @ turn.T + shift
+        return np.concatenate([flat, points[..., 2:]], axis=-1)
+
+    lines = {
+        name: replace(getattr(lane_map, name), values=place(getattr(lane_map, name).values))
+        for name in ("left", "right")
+    }
+    there = scenario.valid[..., None]
+    turned = replace(
+        scenario,
+        position=np.where(there, place(scenario.position), 0.0),
+        velocity=scenario.velocity @ turn.T,
+        heading=np.where(scenario.valid, wrap(scenario.heading + angle), 0.0),
+    )
+    return turned, replace(lane_map, **lines, crossings=place(lane_map.crossings))
+
+
+@pytest.fixture(params=["generated", pytest.param("real", marks=pytest.mark.data)])
+def scene_source(request, made):
+    if request.param == "generated":
+        return made[0]
+    folder = request.getfixturevalue("sample")
+    return request.getfixturevalue("sample_scenario"), read_map(folder)
+
+
+@pytest.mark.parametrize("angle", [0.3, -2.9, np.pi])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (4321.7, -8765.4)])
+def test_forecasts_move_with_the_scene(model, scene_source, angle, shift):
+    before = predict(model, [make_scene(*scene_source)])
+    turned = moved(*scene_source, angle, np.array(shift))
+    after = predict(model, [make_scene(*turned)])
+    expected = before.trajectories @ rotation(angle).T + np.array(shift)
+    np.testing.assert_allclose(after.trajectories, expected, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-5)
+
+
+def test_padding_changes_nothing(model, scene_source):
+    store = SceneStore.of([make_scene(*scene_source)])
+    plain = run(model, store.batch([0], 64, 128))
+    assert plain.trajectories.shape == (1, 6, 60, 2)
+    near(run(model, store.batch([0], 64, 128, fixed=True)), plain)
+    other = SceneStore.of([make_scene(*scene_source)] * 2 + [store[0]])
+    near(
+        run(model, other.batch([0, 1, 2], 64, 128)),
+        run(model, SceneStore.of([store[0]] * 3).batch([0, 1, 2], 64, 128)),
+    )
+
+
+def test_packing_changes_nothing(scene_source):
+    torch.manual_seed(1)
+    model = Tenet(SIZES["tenet-tiny"]).eval()
+    batch = SceneStore.of([make_scene(*scene_source)]).batch([0], 64, 128, fixed=True)
+    packed = run(model, batch)
+    model.packed = False
+    near(run(model, batch), packed)
+
+
+def test_the_order_of_agents_and_lines_does_not_matter(model, scene_source):
+    batch = SceneStore.of([make_scene(*scene_source)]).batch([0], 64, 128)
+    plain = run(model, batch)
+    agents = torch.cat([torch.zeros(1).long(), 1 + torch.randperm(batch.state.shape[1] - 1)])
+    lines = torch.randperm(batch.lines.shape[1])
+    by_agent = ("state", "valid", "object_type", "category", "is_av", "future", "future_valid")
+    by_line = ("lines", "line_kind", "in_intersection", "half_width", "line_valid")
+    changes = {name: getattr(batch, name)[:, agents] for name in by_agent}
+    changes |= {name: getattr(batch, name)[:, lines] for name in by_line}
+    near(run(model, replace(batch, **changes)), plain)
+
+
+@pytest.mark.parametrize("garbage", [1e6, float("nan"), float("inf")])
+def test_what_stands_in_invalid_places_has_no_influence(model, scene_source, garbage):
+    batch = SceneStore.of([make_scene(*scene_source)]).batch([0], 64, 128, fixed=True)
+    plain = run(model, batch)
+    wild = replace(batch, state=batch.state.clone(), lines=batch.lines.clone())
+    wild.state[~batch.valid] = garbage
+    wild.lines[~batch.line_valid] = garbage
+    near(run(model, wild), plain)
+
+
+def test_one_agent_and_no_map_will_do(model, scene_source):
+    scenario, _ = scene_source
+    store = SceneStore.of([make_scene(scenario, None)])
+    alone = run(model, store.batch([0], max_agents=1))
+    assert alone.trajectories.shape == (1, 6, 60, 2)
+    assert torch.isfinite(alone.trajectories).all()
+    near(run(model, store.batch([0], max_agents=1, max_lines=9, fixed=True)), alone)
+    mapped = SceneStore.of([make_scene(*scene_source)]).batch([0], 64, 128)
+    with_map = run(model, mapped)
+    assert (run(model, store.batch([0], 64)).logits - with_map.logits).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("change", [{"map_cross": "last"}, {"agent_attention": False}, {}])
+def test_the_shortened_last_layer_gives_the_same(store, change):
+    torch.manual_seed(2)
+    model = Tenet(model_config("tenet-tiny", **change)).eval()
+    batch = store.batch(range(4), 16, 32)
+    focal = torch.zeros_like(batch.scored)
+    focal[:, 0] = True
+    near(run(model, batch), run(model, batch, focal))
+
+
+@pytest.mark.parametrize(
+    "change", [{"use_map": False}, {"agent_attention": False}, {"modes": 1}, {"laplace": True}]
+)
+def test_ablations_run_and_differ(store, change):
+    torch.manual_seed(0)
+    model = Tenet(model_config("tenet-tiny", **change))
+    batch = store.batch(range(3), 8, 16)
+    found = model(batch)
+    assert found.trajectories.shape == (3, change.get("modes", 6), 60, 2)
+    total, _ = loss(found, targets_of(batch, None))
+    total.backward()
+    assert torch.isfinite(total)
+    assert found.history.shape == (3, change.get("modes", 6), 50, 2)
+    assert parameters(model) != 1_106_095 or "modes" in change
+
+
+def test_the_flow_header_changes_no_forecast(store):
+    torch.manual_seed(0)
+    model = Tenet(SIZES["tenet-tiny"]).eval()
+    without = Tenet(model_config("tenet-tiny", flow=False)).eval()
+    without.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("flow")}
+    )
+    batch = store.batch(range(3), 8, 16)
+    a, b = run(model, batch), run(without, batch)
+    assert torch.equal(a.trajectories, b.trajectories)
+    assert torch.equal(a.logits, b.logits)
+    assert a.history is None
+
+
+def test_permuting_the_mode_embedding_permutes_the_modes(store):
+    torch.manual_seed(0)
+    model = Tenet(SIZES["tenet-tiny"]).eval()
+    batch = store.batch(range(3), 8, 16)
+    before = run(model, batch)
+    order = torch.randperm(6)
+    with torch.no_grad():
+        model.mode_embed.copy_(model.mode_embed[order].clone())
+    after = run(model, batch)
+    torch.testing.assert_close(after.trajectories, before.trajectories[:, order], atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.logits, before.logits[:, order], atol=1e-5, rtol=0)
+    # With embeddings of std 1 the modes differ from the start.
+    assert before.trajectories[:, :, -1].std(dim=1).mean() > 0.5
+
+
+def test_worlds_forecast_all_scored_agents(model, store):
+    batch = store.batch(range(4), 16, 32)
+    chosen = batch.scored & batch.valid[:, :, -1]
+    found = run(model, batch, chosen)
+    assert len(found.trajectories) == int(chosen.sum()) > 4
+    logits = world_logits(found, chosen)
+    scene = chosen.nonzero(as_tuple=True)[0]
+    for s in range(4):
+        torch.testing.assert_close(logits[s], found.logits[scene == s].mean(dim=0))
+    made = predict(model, store, PredictConfig(worlds=True))
+    assert made.joint
+    assert len(made.offsets) - 1 == len(store)
+    assert len(made) == int(
+        (
+            store.batch(range(len(store)), 64).scored
+            & store.batch(range(len(store))).valid[..., -1]
+        ).sum()
+    )
+
+
+def test_probabilities_sum_to_one_and_fall(model, store):
+    found = predict(model, store, PredictConfig(batch_size=4))
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, atol=1e-12)
+    assert (np.diff(found.probabilities, axis=1) <= 0).all()
+    again = predict(model, store, PredictConfig(batch_size=1))
+    np.testing.assert_allclose(again.trajectories, found.trajectories, atol=2e-4)
+    hot = predict(model, store, PredictConfig(temperature=100.0))
+    np.testing.assert_allclose(hot.probabilities, 1 / 6, atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_scene_is_learnt_by_heart(made):
+    batch = SceneStore.of([make_scene(*made[1])]).batch([0], 8, 16)
+    torch.manual_seed(0)
+    model = Tenet(model_config("tenet-tiny", dropout=0.0))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    first = None
+    for step in range(400):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20, (400 - step) / 200)
+        found = model(batch)
+        total, parts = loss(found, targets_of(batch, None), LossConfig(evolving=0.0))
+        first = first or parts
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    ends = (found.trajectories[0, :, -1] - batch.future[0, 0, -1]).norm(dim=-1)
+    assert ends.min() < 0.1
+    assert parts["flow"] < 0.2 * first["flow"]
+
+
+def test_the_loss_by_hand():
+    from tenfold.tenet.model import Forecast
+
+    future = torch.zeros(2, 60, 2)
+    valid = torch.ones(2, 60, dtype=torch.bool)
+    valid[1, 30:] = False
+    path = torch.zeros(2, 3, 60, 2)
+    path[0, 0] += 3.0
+    path[0, 1] += 0.5  # wins
+    path[0, 2, -1] += 9.0
+    path[1, 0, 29] += 1.0
+    path[1, 1, 30:] += 50.0  # wins: the error is after the last valid step
+    path[1, 2] += 4.0
+    logits = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
+    past = torch.zeros(2, HISTORY, 5)
+    seen = torch.ones(2, HISTORY, dtype=torch.bool)
+    history = torch.zeros(2, 3, HISTORY, 2)
+    history[0, 1] += 2.0
+    targets = Targets(future, valid, past, seen)
+    config = LossConfig(evolving=0.0)
+    total, parts = loss(Forecast(path, logits, history=history), targets, config)
+    assert parts["reg"] == pytest.approx(0.125 * 60 / 90)
+    expected = (np.log(np.e + 2) - 1 + np.log(np.e**2 + 2)) / 2
+    assert parts["cls"] == pytest.approx(expected, abs=1e-6)
+    assert parts["flow"] == pytest.approx(1.5 / 2)
+    assert total == pytest.approx(float(parts["reg"] + parts["cls"] + 0.5 * parts["flow"]))
+    # At the beginning of an evolving loss all modes are pulled, at its end the winner only.
+    early, _ = loss(Forecast(path, logits), targets, LossConfig(evolving=0.5), progress=0.0)
+    late, _ = loss(Forecast(path, logits), targets, LossConfig(evolving=0.5), progress=0.5)
+    assert early > late
+    assert late == pytest.approx(float(parts["reg"] + parts["cls"]))
+
+
+def test_garbage_in_invalid_steps_gives_no_gradient(store):
+    torch.manual_seed(0)
+    model = Tenet(SIZES["tenet-tiny"])
+    model.eval()
+    batch = store.batch(range(2), 8, 16)
+    targets = targets_of(batch, None)
+    targets.future_valid[:, 40:] = False
+    targets.future = torch.where(targets.future_valid[..., None], targets.future, float("nan"))
+    total, _ = loss(model(batch), targets)
+    total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_max_margin_and_soft_classification():
+    from tenfold.tenet.model import Forecast
+
+    path = torch.zeros(1, 2, 60, 2)
+    path[0, 1] += 5.0
+    valid = torch.ones(1, 60, dtype=torch.bool)
+    truth = Targets(torch.zeros(1, 60, 2), valid, torch.zeros(1, 50, 5), valid[:, :50])
+    logits = torch.tensor([[0.1, 0.0]])
+    config = LossConfig(classification="max-margin")
+    assert loss(Forecast(path, logits), truth, config)[1]["cls"] == pytest.approx(0.1)
+    far = Forecast(path, torch.tensor([[0.3, 0.0]]))
+    assert loss(far, truth, config)[1]["cls"] == 0.0
+    share = np.exp(-np.hypot(5, 5) / 2)
+    target = np.array([1, share]) / (1 + share)
+    log_p = np.log(np.exp([0.1, 0.0]) / np.exp([0.1, 0.0]).sum())
+    found = loss(Forecast(path, logits), truth, LossConfig(classification="soft"))[1]["cls"]
+    assert found == pytest.approx(-(target * log_p).sum(), abs=1e-5)
+
+
+def test_the_temperature_of_honest_logits_is_one():
+    torch.manual_seed(0)
+    logits = torch.randn(20_000, 6) * 2
+    best = torch.distributions.Categorical(logits=logits).sample()
+    assert fit_temperature(logits, best) == pytest.approx(1.0, abs=0.03)
+    assert fit_temperature(logits * 3, best) == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"width": 100}, "multiple"), ({"dropout": 1.0}, "dropout=1.0")]
+)
+def test_impossible_shapes_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig(**change)
+    with pytest.raises(InputError, match="did you mean 'tenet-tiny'"):
+        model_config("tenet-tyni")
