@@ -6,8 +6,8 @@ Four comparisons on each graph, the median of the repeats, and ratios (peer / ou
 
 - ``train``: ``CCGC`` with its defaults (protocol final, 400 epochs; the choice of hops, space and
   epoch, k-means and the read-out included) against NS4GC of PyAGC followed by its k-means head, the
-  same number of epochs. PyAGC has no CCGC. NS4GC is the closest of its methods: two views of each node, the
-  cross-view similarity matrix ``Z1 Z2^T`` whose diagonal is pulled to 1 and whose other entries are
+  same number of epochs. PyAGC has no CCGC. NS4GC is the closest of its methods: two views of each
+  node, the cross-view similarity matrix ``Z1 Z2^T`` whose diagonal is pulled to 1 and whose other entries are
   pushed down (CCGC's warm-up is the mean squared error of the same matrix), full batches, and
   k-means on the final embedding; it is also the best of PyAGC's own table on Cora. MAGI and DinkNet
   are guided by clusters too, but MAGI draws its pairs by random walks, which need torch-sparse, and

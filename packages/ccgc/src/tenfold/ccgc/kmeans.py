@@ -218,13 +218,11 @@ def balanced_kmeans(
         ``distances`` are plain squared distances to the own centre.
     """
     k, tol = len(centers), 1e-6 * float(x.var(0, correction=0).sum())
-    offsets = centers.new_zeros(k)
     iteration = 0
     while iteration < max_iter:
         iteration += 1
         distance = squared_distances(x, centers)
-        offsets = _balancing_offsets(distance, temperature, offsets)
-        labels = (distance - offsets).argmin(1)
+        labels = (distance - _balancing_offsets(distance, temperature)).argmin(1)
         sums, counts = _sums(x, labels[:, None], k)
         means = sums[0] / counts[0].clamp(min=1)[:, None]
         updated = torch.where(counts[0, :, None] > 0, means, centers)
@@ -233,24 +231,20 @@ def balanced_kmeans(
         if shift <= tol:
             break
     distance = squared_distances(x, centers)
-    offsets = _balancing_offsets(distance, temperature, offsets)
+    offsets = _balancing_offsets(distance, temperature)
     labels = (distance - offsets).argmin(1)
     own = distance.gather(1, labels[:, None])[:, 0]
     inertia = float(own.sum(dtype=torch.float64))
     return KMeansResult(labels, centers, own, inertia, iteration, offsets)
 
 
-def _balancing_offsets(distance: Tensor, temperature: float, start: Tensor) -> Tensor:
-    """Offsets [K] that give all clusters the same soft mass: Sinkhorn's scaling of one side."""
+def _balancing_offsets(distance: Tensor, temperature: float) -> Tensor:
     scale = temperature * float(distance.min(1).values.mean()) + 1e-12
-    scores = distance / -scale
-    offsets = start / scale
+    offsets = torch.zeros(distance.shape[1], dtype=distance.dtype, device=distance.device)
     for _ in range(30):
-        share = torch.softmax(scores + offsets, 1).mean(0) * len(offsets)
-        offsets = offsets - share.clamp(min=1e-9).log()
-        if float((share - 1).abs().max()) < 1e-2:
-            break
-    return offsets * scale
+        mass = torch.softmax((offsets - distance) / scale, 1).mean(0)
+        offsets = offsets - scale * (mass * len(mass)).clamp(min=1e-9).log()
+    return offsets
 
 
 def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
