@@ -5,14 +5,15 @@
 Four comparisons on each graph, the median of the repeats, and ratios (peer / ours):
 
 - ``train``: ``CCGC`` with its defaults (protocol final, 400 epochs; the choice of hops, space and
-  epoch, k-means and the read-out included) against NS4GC of PyAGC followed by its k-means head, the
-  same number of epochs. PyAGC has no CCGC. NS4GC is the closest of its methods: two views of each
-  node, the cross-view similarity matrix ``Z1 Z2^T`` whose diagonal is pulled to 1 and whose other entries are
-  pushed down (CCGC's warm-up is the mean squared error of the same matrix), full batches, and
-  k-means on the final embedding; it is also the best of PyAGC's own table on Cora. MAGI and DinkNet
-  are guided by clusters too, but MAGI draws its pairs by random walks, which need torch-sparse, and
-  DinkNet discriminates shuffled nodes and has one view. NS4GC gets the encoder of PyAGC's
-  quickstart, one GCN layer, of width 500 here, and the augmentations of its docstring's example.
+  epoch, k-means and the read-out included) against NS4GC of PyAGC followed by its k-means head,
+  the same number of epochs. PyAGC has no CCGC. NS4GC is the closest of its methods: two views of
+  each node, the cross-view similarity matrix ``Z1 Z2^T`` whose diagonal is pulled to 1 and whose
+  other entries are pushed down (CCGC's warm-up is the mean squared error of the same matrix),
+  full batches, and k-means on the final embedding; it is also the best of PyAGC's own table on
+  Cora. MAGI and DinkNet are guided by clusters too, but MAGI draws its pairs by random walks,
+  which need torch-sparse, and DinkNet discriminates shuffled nodes and has one view. NS4GC gets
+  the encoder of PyAGC's quickstart, one GCN layer, of width 500 here, and the augmentations of
+  its docstring's example.
 - ``k-means``: ours against scikit-learn's on the smoothed features: k-means++, 10 starts, tolerance
   1e-4, at most 300 iterations; the inertia of both.
 - ``warm-up loss``: forward and backward in closed form against the N x N definition.
