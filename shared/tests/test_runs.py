@@ -73,6 +73,14 @@ def test_metrics_survive_a_torn_line(run):
     assert [line["loss"] for line in run.metrics()] == [1, 0.5, 1 / 3, 0.0]
 
 
+def test_logging_goes_on_after_a_torn_line_without_a_rewind(run):
+    run.log(epoch=0, loss=1.0)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 1, "lo')
+    Run.open(run.folder).log(epoch=1, loss=0.5)
+    assert [line["loss"] for line in run.metrics()] == [1.0, 0.5]
+
+
 def test_metrics_of_a_run_that_logged_nothing(run):
     assert run.metrics() == []
     run.rewind(0)

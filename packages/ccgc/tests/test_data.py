@@ -725,3 +725,49 @@ def test_a_pyg_data_set_loads_by_name(monkeypatch, tmp_path):
         "classes": data.y.bincount().tolist(),
     }
     json.dumps(statistics(data))
+
+
+@pytest.mark.parametrize("array", ["adj_indices", "adj_indptr", "attr_indices", "attr_indptr"])
+def test_an_npz_whose_indices_point_outside_is_refused(tmp_path, array):
+    arrays = {}
+    for prefix in ("adj", "attr"):
+        matrix = sp.csr_array(np.eye(4, dtype=np.float32))
+        arrays |= {f"{prefix}_{n}": getattr(matrix, n) for n in ("data", "indices", "indptr")}
+        arrays[f"{prefix}_shape"] = np.array(matrix.shape)
+    arrays[array] = arrays[array].copy()
+    arrays[array][2] = 20_000_000
+    np.savez(tmp_path / "bad.npz", **arrays, labels=np.arange(4))
+    with pytest.raises(InputError, match="are no CSR matrix"):
+        read_gnn_benchmark(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,weight\n1,2\n2,3\n", "no column 'target'; found: source, weight"),
+        ("id,source,destination\n1,2,3\n", "no column 'target'"),
+        ("source,target\na,b\nb,\n,c\n", "row 2 has no source"),
+        ("source,target\n1,2\n3,\n", "row 1 has no target"),
+        ("source,target\n", "no edges"),
+        ("source,target\na,1\nb,2\n", "one is text and one is numbers"),
+    ],
+)
+def test_an_edge_list_that_means_nothing_is_refused(tmp_path, text, message):
+    path = tmp_path / "edges.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_tables(path)
+
+
+def test_a_table_that_is_not_utf_8_is_refused(tmp_path):
+    path = tmp_path / "edges.csv"
+    path.write_bytes("source,target\nä,b\nb,c\n".encode("latin-1"))
+    with pytest.raises(InputError, match="'source' is not text in UTF-8"):
+        read_tables(path)
+
+
+def test_one_array_under_the_name_of_an_archive_is_refused(tmp_path):
+    with (tmp_path / "edges.npz").open("wb") as file:
+        np.save(file, np.eye(3))
+    with pytest.raises(InputError, match="no archive of named ones"):
+        read_tables(tmp_path / "edges.npz")

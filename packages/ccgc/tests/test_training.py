@@ -212,14 +212,15 @@ def test_the_narrow_start_keeps_the_similarities_of_the_features(planted):
 
 
 def test_a_narrow_training_ends_when_the_clustering_leaves_the_features(planted, monkeypatch):
-    values = iter([0.8, 0.75, 0.7, 0.79, 0.7, 0.6, 0.9])
+    values = iter([0.8, 0.783, 0.785, 0.783, 0.7, 0.79, 0.9])
     module = "tenfold.ccgc.training"
     monkeypatch.setattr(f"{module}.explained", lambda *_: next(values))
     made = training(planted, space="narrow", warm_up=1, epochs=400)
     best, seen = run_and_watch(made)
-    # The bound is 0.95 * 0.8 = 0.76: one refresh below it is passed over, two in a row end it.
-    assert [m["explained"] for m in seen if "explained" in m] == [0.8, 0.75, 0.7]
-    assert best.epoch == seen[-3]["epoch"]
+    # The bound is 0.98 * 0.8 = 0.784: one refresh below it is passed over, two in a row end it.
+    explained = [m["explained"] for m in seen if "explained" in m]
+    assert explained == [0.8, 0.783, 0.785, 0.783, 0.7]
+    assert best.epoch in (seen[-5]["epoch"], seen[-3]["epoch"])
     assert made.finished
     assert made.epoch < 399
 

@@ -67,6 +67,7 @@ class Run:
         self.package = folder.absolute().parent.name
         self._started = time.monotonic()
         self._state_is_loadable = False
+        self._appends = False
 
     @classmethod
     def create(
@@ -159,7 +160,12 @@ class Run:
             **metrics: Numbers and plain values; NaN becomes null.
         """
         if is_main_process():
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            path = self.folder / "metrics.jsonl"
+            if not self._appends:  # a crash may have left half a line
+                self._appends = True
+                if path.is_file() and not path.read_bytes().endswith(b"\n"):
+                    write_atomic(path, "".join(to_json(line) + "\n" for line in self.metrics()))
+            with path.open("a", encoding="utf-8") as file:
                 file.write(to_json({"epoch": epoch, **metrics}) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -207,8 +207,12 @@ def cluster(
 
     if output.suffix not in (".csv", ".parquet"):
         raise InputError(f"--output {output}: unknown kind of table; expected .csv or .parquet")
-    if clusters != "auto" and not (clusters.isdigit() and int(clusters) > 0):
+    if clusters != "auto" and not (clusters.isdecimal() and int(clusters) > 0):
         raise InputError(f"--clusters {clusters}: expected a whole number >= 1, or auto")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: {error.strerror}") from error
     data, names = read_tables(edges, features, labels)
     tried: dict[int, float] = {}
     if clusters == "auto":
@@ -251,6 +255,8 @@ def cluster(
         "graph": result.graph,
         "scores": result.scores,
     }
+    if 0 in sizes:
+        message(f"only {number - sizes.count(0)} of {number} clusters have nodes")
     message(f"wrote {output}")
     return Outcome(found, view=table(rows))
 

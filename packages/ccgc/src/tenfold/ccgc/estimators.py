@@ -5,7 +5,7 @@ Every estimator takes a PyG ``Data`` or ``(adjacency, features)`` and, once fitt
 - ``labels_``: int64 numpy [N], the cluster of each node;
 - ``confidence_``: float32 numpy [N] in [0, 1], 0 on a border: 1 - d1 / d2 for the squared distances
   to the nearest and the second nearest centre, or 1 - p2 / p1 for the probabilities of a read-out;
-- ``embedding_``: float32 numpy [N, d];
+- ``embedding_``: float32 numpy [N, d] (CCGC in the narrow space: both views, [N, 2 d]);
 - ``n_clusters_``: K.
 """
 

@@ -42,7 +42,7 @@ class Result:
     Attributes:
         labels: int64 [N].
         confidence: float32 [N] in [0, 1].
-        embedding: float32 [N, d].
+        embedding: float32 [N, d]; in the narrow space both views, [N, 2 d].
         scores: against the labels in percent; empty if there are none.
         graph: modularity, conductance, silhouette.
         epoch: of the chosen refresh.
@@ -95,7 +95,9 @@ def resolve(config: TrainConfig, data: Data | None = None) -> Resolved:
         config = replace(config, clusters=int(data.y.max()) + 1)
     assert config.clusters is not None
     if config.clusters > data.num_nodes:
-        raise InputError(f"clusters={config.clusters} for {data.num_nodes} nodes; expected fewer")
+        raise InputError(
+            f"clusters={config.clusters} for {data.num_nodes} nodes; expected at most as many"
+        )
     config, trials, begun = choose_settings(data, config, fabric)
     return Resolved(config, data, fabric, trials, begun)
 

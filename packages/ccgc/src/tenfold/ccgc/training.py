@@ -128,7 +128,11 @@ class TrainConfig:
             )
         if self.space not in (None, "narrow", "wide"):
             raise InputError(f"space={self.space!r}; expected 'narrow' or 'wide'")
-        if self.protocol == "official-best" and (self.batch_size or self.devices > 1):
+        if self.balance not in ("auto", "always", "never"):
+            raise InputError(f"balance={self.balance!r}; expected 'auto', 'always' or 'never'")
+        if self.protocol == "official-best" and (
+            self.batch_size or self.devices * self.num_nodes > 1
+        ):
             raise InputError("protocol='official-best' is full-batch on one device")
 
 
@@ -342,7 +346,8 @@ class Training:
             read_out = ReadOut.fit(self.features.dense, best.labels, confident)
             if read_out is not None:
                 labels = read_out(self.features.dense)[0]
-                return replace(best, labels=labels, read_out=read_out)
+                if len(labels.unique()) == len(best.labels.unique()):  # it has emptied no cluster
+                    return replace(best, labels=labels, read_out=read_out)
         return best
 
     def embed(self, weights: dict[str, Tensor] | None = None) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from tenfold.ccgc.data.readers import (
     read_planetoid,
 )
 from tenfold.shared.datasets import Dataset, File, data_root, locate
-from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
 
 RAW = "https://raw.githubusercontent.com"
 
@@ -163,7 +163,7 @@ def load(name: str) -> Data:
     elif name == "digits":
         data = digits_graph()
     elif kind == "generated":
-        if not rest.isdigit() or int(rest) < 100:
+        if not rest.isdecimal() or int(rest) < 100:
             raise InputError(f"data set {name!r}; expected generated:N with N >= 100 nodes")
         data = attributed_graph(int(rest))
     elif kind == "pyg":
@@ -200,6 +200,8 @@ def _from_pyg(spec: str) -> Data:
     try:
         dataset = maker(root, name) if name else maker() if kind == "KarateClub" else maker(root)
         data = dataset[0]
+    except OSError as error:
+        raise UnavailableError(f"pyg:{spec} could not be fetched: {error}") from error
     except TypeError as error:
         raise InputError(f"pyg:{spec}: {error}; expected pyg:Class or pyg:Class/Name") from error
     return as_data(data)

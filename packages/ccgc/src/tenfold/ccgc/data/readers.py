@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,7 +129,8 @@ def read_tables(
             numeric, a node stands twice.
     """
     edge_table = _read_table(edges)
-    ends = [_column(edge_table, key, i, edges) for i, key in enumerate(("source", "target"))]
+    ends = _columns(edge_table, ("source", "target"), edges)
+    _refuse_holes(ends, edges)
     if features is None:
         names = np.unique(np.concatenate(ends))
         matrix = None
@@ -165,8 +167,8 @@ def read_tables(
     y = None
     if labels is not None:
         label_table = _read_table(labels)
-        rows = _numbered(_column(label_table, "node", 0, labels), index, labels)
-        values = _column(label_table, "label", 1, labels)
+        nodes, values = _columns(label_table, ("node", "label"), labels)
+        rows = _numbered(nodes, index, labels)
         counts = np.bincount(rows, minlength=len(names))
         if counts.max() > 1:
             raise InputError(f"{labels}: node {names[counts.argmax()]!s} stands more than once")
@@ -205,7 +207,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            return _ArrayUnpickler(file, encoding="latin1").load()
+            read = _ArrayUnpickler(file, encoding="latin1").load()
+        if sp.issparse(read):
+            read.check_format(full_check=True)
+        return read
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except Exception as error:
@@ -214,7 +219,10 @@ def _read_pickle(path: Path) -> Any:
 
 def _load_array(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
+        read = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz" and isinstance(read, np.ndarray):
+            raise ValueError("it holds one array and is no archive of named ones")
+        return read
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except (EOFError, ValueError, zipfile.BadZipFile) as error:
@@ -239,7 +247,7 @@ def _member(archive: Any, name: str, path: Path) -> np.ndarray:
         raise InputError(f"{path}: no array {name!r}; found: {', '.join(archive) or 'nothing'}")
     try:
         return archive[name]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: array {name!r} is not a plain one: {error}") from error
 
 
@@ -247,8 +255,10 @@ def _csr(archive: Any, prefix: str, path: Path) -> sp.csr_array:
     names = ("data", "indices", "indptr", "shape")
     data, indices, pointer, shape = (_member(archive, f"{prefix}_{n}", path) for n in names)
     try:
-        return sp.csr_array((data, indices, pointer), shape=tuple(shape))
-    except ValueError as error:
+        matrix = sp.csr_array((data, indices, pointer), shape=tuple(shape))
+        matrix.check_format(full_check=True)  # scipy would read and write wherever they point
+        return matrix
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {prefix}_* are no CSR matrix: {error}") from error
 
 
@@ -286,6 +296,9 @@ def _read_table(path: Path) -> dict[str, np.ndarray]:
             raise InputError(
                 f"{path}: unknown kind of table; expected .csv, .tsv, .parquet or .npz"
             )
+        for name in read.column_names:
+            if pyarrow.types.is_binary(read[name].type):
+                raise InputError(f"{path}: column {name!r} is not text in UTF-8")
         return {n: read[n].to_numpy(zero_copy_only=False) for n in read.column_names}
     except OSError as error:
         raise InputError(f"{path}: {error}") from error
@@ -293,12 +306,28 @@ def _read_table(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
-def _column(table: dict[str, np.ndarray], key: str, position: int, path: Path) -> np.ndarray:
-    if key in table:
-        return table[key]
-    if len(table) <= position:
-        raise InputError(f"{path}: no column {key!r}; found: {', '.join(table) or 'nothing'}")
-    return list(table.values())[position]
+def _columns(table: dict[str, np.ndarray], keys: tuple[str, str], path: Path) -> list[np.ndarray]:
+    """Two columns by their names or, where neither name is there, the first two."""
+    found = list(keys)
+    if not any(key in table for key in keys):
+        found = [key for key in table if key != "weight"][:2]
+    for key in found if len(found) == 2 else keys:
+        if key not in table:
+            raise InputError(f"{path}: no column {key!r}; found: {', '.join(table) or 'nothing'}")
+    return [table[key] for key in found]
+
+
+def _refuse_holes(ends: list[np.ndarray], path: Path) -> None:
+    """Refuses an edge list without edges, with empty cells, or of numbers and text."""
+    for kind, end in zip(("source", "target"), ends, strict=True):
+        empty = [i for i, name in enumerate(end.tolist()) if name in (None, "") or name != name]
+        if empty:
+            raise InputError(f"{path}: row {empty[0]} has no {kind} ({len(empty)} such rows)")
+    if len(ends[0]) == 0:
+        raise InputError(f"{path}: no edges; expected at least one row")
+    kinds = [end.dtype.kind in "OUS" for end in ends]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{path}: of source and target one is text and one is numbers")
 
 
 def _numbered(names: np.ndarray, index: dict[Any, int], path: Path) -> np.ndarray:
