@@ -163,7 +163,7 @@ class CCGC(GraphClusterer):
 
     def predict(self, graph: Graph) -> np.ndarray:
         """Clusters int64 [M] of the nodes of another graph, decided as for the fitted one."""
-        return self.clustering_.assign(*self._embed(graph))[0].cpu().numpy()
+        return self.clustering_.assign(*self._embed(graph)).cpu().numpy()
 
     def _embed(self, graph: Graph) -> tuple[Tensor, Tensor]:
         self._require_fitted()

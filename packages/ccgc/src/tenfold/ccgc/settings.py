@@ -86,7 +86,7 @@ def choose_settings(
             pilot = with_defaults(config, hops, rate, space)
             features = SmoothedFeatures(operator, data.x, hops)
             training = Training(features, config.clusters, pilot, graph, fabric=fabric)
-            training.run(until=training.first_choice if communities else None)
+            training.advance(training.first_choice if communities else pilot.epochs)
             found = training.best
             assert found is not None
             assert found.quality is not None

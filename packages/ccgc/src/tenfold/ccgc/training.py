@@ -164,22 +164,20 @@ class Clustering:
     scores: dict[str, float] | None = None
     read_out: ReadOut | None = None
 
-    def assign(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Clusters of nodes, and how sure.
+    def assign(self, z: Tensor, x: Tensor) -> Tensor:
+        """Clusters of nodes.
 
         Args:
             z: their embedding float [M, d or 2 d].
             x: their smoothed features float [M, D].
 
         Returns:
-            Clusters int64 [M]; confidence float [M] in [0, 1], ``1 - d1 / d2`` of the distances to
-            the nearest two centres, in a read-out ``1 - p2 / p1`` of the two best probabilities.
+            int64 [M].
         """
         if self.read_out is not None:
-            return self.read_out(x)
+            return self.read_out(x)[0]
         rows = z if self.space is None else self.space.project(z)
-        labels = (squared_distances(rows, self.centers) - self.offsets).argmin(1)
-        return labels, confidence(rows, self.centers, labels)
+        return (squared_distances(rows, self.centers) - self.offsets).argmin(1)
 
 
 def confidence(rows: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
@@ -289,28 +287,38 @@ class Training:
         return self.epoch >= self.config.epochs - 1 or self.below >= PATIENCE
 
     def run(
-        self,
-        on_refresh: Callable[[Training, dict[str, Any]], None] | None = None,
-        until: int | None = None,
+        self, on_refresh: Callable[[Training, dict[str, Any]], None] | None = None
     ) -> Clustering:
-        """Trains to the end, or on to an epoch, and gives the chosen clustering.
+        """Trains to the end and gives the chosen clustering.
 
         Args:
             on_refresh: called after each refresh with this object and the metrics of the epoch; the
                 state is then whole and may be saved.
-            until: the epoch after which to pause; another call goes on.
+        """
+        self.advance(self.config.epochs, on_refresh)
+        return self.clustering()
+
+    def advance(
+        self,
+        until: int,
+        on_refresh: Callable[[Training, dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Trains on to an epoch, or to the end if that comes first; another call goes on.
+
+        Args:
+            until: the last epoch.
+            on_refresh: as in :meth:`run`.
         """
         threads = torch.get_num_threads()
         if self.features.shape[0] * 2 * self.config.embedding_dim <= SMALL:
             torch.set_num_threads(1)
         try:
-            self._run(on_refresh, self.config.epochs if until is None else until)
+            self._advance(until, on_refresh)
         finally:
             torch.set_num_threads(threads)
-        return self.clustering()
 
-    def _run(
-        self, on_refresh: Callable[[Training, dict[str, Any]], None] | None, until: int
+    def _advance(
+        self, until: int, on_refresh: Callable[[Training, dict[str, Any]], None] | None
     ) -> None:
         config = self.config
         if self.epoch < 0 and config.warm_up == 0 and not self.official:
