@@ -10,6 +10,7 @@ from tenfold.tenet.data.scenario import HISTORY
 from tenfold.tenet.data.scene import SceneStore, make_scene, rotation, wrap
 from tenfold.tenet.model import SIZES, ModelConfig, Tenet, model_config, world_logits
 from tenfold.tenet.model.attention import CrossAttention, SelfAttention
+from tenfold.tenet.model.baselines import constant_velocity
 from tenfold.tenet.model.flow import ResidualBlock
 from tenfold.tenet.objective import LossConfig, Targets, loss
 from tenfold.tenet.prediction import PredictConfig, fit_temperature, predict
@@ -189,6 +190,54 @@ def test_ablations_run_and_differ(store, change):
     assert parameters(model) != 1_106_095 or "modes" in change
 
 
+def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
+    torch.manual_seed(0)
+    model = Tenet(model_config("tenet-tiny", kinematic=True)).eval()
+    assert parameters(model) == 1_106_095 + 2 * 6 + 1
+    batch = store.batch(range(len(store)), 8, 16)
+    # At constant speed over the last second the first mode is constant velocity, as the baseline.
+    batch.state[:, 0, 40:, 3:] = batch.state[:, 0, -1:, 3:]
+    found = run(model, batch)
+    state = batch.state[:, 0].numpy()
+    straight = constant_velocity(state[..., :2], state[..., 3:])
+    np.testing.assert_allclose(found.trajectories[:, 0], straight, atol=1e-3)
+    assert (found.logits == 0).all()
+    # One that slows by 1 m/s in the last second: v t + a tau (t - tau (1 - exp(-t / tau))), with
+    # the sum over steps in the place of the integral.
+    speed = 9.0 - 1.0 * (torch.arange(50) - 49) * 0.1
+    batch.state[:, 0, :, 2:] = 0.0
+    batch.state[:, 0, :, 3] = speed
+    batch.valid[:, 0, -2] = False  # a gap: the line is fitted to the rest
+    batch.state[:, 0, -2, 3] = 1e6
+    t = np.arange(1, 61) * 0.1
+    slowing = 9.0 - 1.5 * (1 - np.exp(-t / 1.5))
+    found = run(model, batch).trajectories[0].numpy()
+    np.testing.assert_allclose(found[0, :, 0], np.cumsum(slowing) * 0.1, atol=1e-3)
+    np.testing.assert_allclose(found[0, :, 1], 0.0, atol=1e-5)
+    np.testing.assert_allclose(
+        found[3, :, 0], np.cumsum(np.maximum(slowing - 1.5 * t, 0)) * 0.1, atol=1e-3
+    )
+    assert found[4, -1, 1] > 5 > -5 > found[5, -1, 1]
+    # No jump at the first step, where positions as they are would be metres apart.
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    after = run(model, batch).trajectories[0].numpy()
+    assert np.abs(after[:, 0] - found[:, 0]).max() < 0.5
+    assert np.abs(after[:, -1] - found[:, -1]).max() > 3
+
+
+def test_kinematic_forecasts_move_with_the_scene(scene_source):
+    torch.manual_seed(0)
+    model = Tenet(model_config("tenet-tiny", kinematic=True)).eval()
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    config = PredictConfig(worlds=True)
+    before = predict(model, [make_scene(*scene_source)], config)
+    after = predict(
+        model, [make_scene(*moved(*scene_source, 2.1, np.array([912.0, -8.0])))], config
+    )
+    expected = before.trajectories @ rotation(2.1).T + np.array([912.0, -8.0])
+    np.testing.assert_allclose(after.trajectories, expected, atol=2e-3, rtol=0)
+
+
 def test_the_flow_header_changes_no_forecast(store):
     torch.manual_seed(0)
     model = Tenet(SIZES["tenet-tiny"]).eval()
@@ -314,6 +363,22 @@ def test_garbage_in_invalid_steps_gives_no_gradient(store):
     total, _ = loss(model(batch), targets)
     total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_most_probable_mode_is_pulled_even_when_it_loses():
+    from tenfold.tenet.model import Forecast
+
+    path = torch.zeros(1, 2, 60, 2)
+    path[0, 1] += 3.0
+    valid = torch.ones(1, 60, dtype=torch.bool)
+    truth = Targets(torch.zeros(1, 60, 2), valid, torch.zeros(1, 50, 5), valid[:, :50])
+    forecast = Forecast(path.requires_grad_(), torch.tensor([[0.0, 1.0]]))
+    total, parts = loss(forecast, truth, LossConfig(likeliest_weight=0.5))
+    assert parts["reg"] == 0.0
+    assert parts["likeliest"] == pytest.approx(2.5)
+    assert float(total) == pytest.approx(float(parts["cls"]) + 0.5 * 2.5)
+    total.backward()
+    assert path.grad[0, 1].abs().min() > 0
 
 
 def test_max_margin_and_soft_classification():

@@ -372,16 +372,20 @@ def list_data(*, limit: int | None = None) -> Outcome:
 
 
 @data_app.command
-def fetch(*names: str, accept_licence: bool = False) -> Outcome:
-    """Downloads the official archives of splits and unpacks them; goes on where it stopped.
+def fetch(*names: str, limit: int | None = None, accept_licence: bool = False) -> Outcome:
+    """Downloads splits: the official archives, or with --limit single scenarios.
 
-    `data list` shows the s5cmd commands, which are faster and can take a part of a split.
+    An archive goes on where its download stopped, and is unpacked. With --limit the bucket is
+    listed, and the files of the first scenarios are fetched and checked (size, MD5); those that are
+    there are kept. `data list` shows the s5cmd commands, which are faster.
 
     Args:
         names: train, val, test.
+        limit: Only the first so many scenarios of each split.
         accept_licence: Your word for CC BY-NC-SA 4.0.
     """
     from tenfold.shared.datasets import fetch as fetch_files
+    from tenfold.tenet.data.download import fetch_scenarios
     from tenfold.tenet.data.index import catalogue
 
     known = catalogue()
@@ -390,7 +394,16 @@ def fetch(*names: str, accept_licence: bool = False) -> Outcome:
             raise InputError(did_you_mean(name, known, kind="split"))
     if not names:
         raise InputError(f"name the splits to fetch: {', '.join(known)}")
-    return Outcome({"folders": {name: fetch_files(known[name], accept_licence) for name in names}})
+    if limit is None:
+        folders = {name: fetch_files(known[name], accept_licence) / name for name in names}
+        return Outcome({"folders": folders})
+    found = {name: fetch_scenarios(name, limit, accept_licence) for name in names}
+    return Outcome(
+        {
+            "folders": {name: folder for name, (folder, _) in found.items()},
+            "downloaded": {name: count for name, (_, count) in found.items()},
+        }
+    )
 
 
 @data_app.command

@@ -285,8 +285,7 @@ def demo(output: Path, train_scenes: int = 400, epochs: int = 2) -> DemoOutcome:
         batch_size=16,
         learning_rate=1e-3,
         dropout=0.0,
-        from_velocity=True,
-        evolving=0.0,
+        kinematic=True,
         validate_every=epochs,
         device="cpu",
     )
