@@ -9,15 +9,18 @@ from safetensors.torch import load_file
 
 from tenfold.shared.errors import InputError
 from tenfold.shared.runs import Run
+from tenfold.tenet.objective import loss
 from tenfold.tenet.scenes import load_scenes, truth_of_store
 from tenfold.tenet.training import (
     TrainConfig,
     Training,
     augment,
+    batch_loss,
     epoch_order,
     learning_rate,
     load_model,
     parameter_groups,
+    targets_of,
 )
 
 SHORT = TrainConfig(
@@ -156,7 +159,7 @@ def test_augmentation_keeps_scenes_whole(store):
     "change",
     [
         {"worlds": True},
-        {"dense": True, "laplace": True},
+        {"dense": True, "laplace": True, "flow_all_modes": True},
         {"classification": "soft", "kinematic": True, "likeliest_weight": 1.0, "evolving": 0.5},
         {"worlds": True, "kinematic": True},
     ],
@@ -171,6 +174,22 @@ def test_variants_train(store, tmp_path, change):
     model, again = load_model(run)
     assert again == config
     assert not model.training
+
+
+def test_the_past_of_the_winners_alone_is_the_same_loss(store):
+    """What the loop asks for, against the Temporal Flow Header run on all modes."""
+    config = replace(SHORT, dropout=0.0)
+    training = Training(config, store)
+    batch = store.batch(range(4), 8, 16)
+    total, parts, forecast = batch_loss(training.network.train(), batch, config)
+    assert forecast.history.shape == (4, 1, 50, 2)
+    whole = training.network(batch)
+    assert whole.history.shape == (4, 6, 50, 2)
+    again, other = loss(whole, targets_of(batch, None), config.loss())
+    assert other["flow"] == pytest.approx(float(parts["flow"]), rel=1e-5)
+    assert again.item() == pytest.approx(total.item(), rel=1e-5)
+    everything, _, _ = batch_loss(training.network, batch, replace(config, flow_all_modes=True))
+    assert everything.item() != pytest.approx(total.item(), rel=1e-3)
 
 
 def test_bf16_trains(store):

@@ -156,7 +156,9 @@ def loss(
         if forecast.history.shape[-1] == 4:
             angle = targets.history[..., 2:3]
             past = torch.cat([past, angle.cos(), angle.sin()], dim=-1)
-        seen = forecast.history if config.flow_all_modes else forecast.history[rows, best][:, None]
+        seen = forecast.history
+        if seen.shape[1] > 1 and not config.flow_all_modes:
+            seen = seen[rows, best][:, None]
         each = smooth_l1_loss(seen.float(), past[:, None].expand_as(seen).float(), reduction="none")
         flow = _mean(each, targets.history_valid[:, None].expand(each.shape[:-1]))
         total = total + config.flow_weight * flow

@@ -26,6 +26,7 @@ from tenfold.tenet.objective import (
     Winner,
     dense_loss,
     loss,
+    ranking,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class TrainConfig:
     """The share of the training over which the modes pulled to the truth fall from K to one."""
     flow_weight: float = 0.5
     """Weight of the Temporal Flow Header's loss."""
+    flow_all_modes: bool = False
+    """Reconstruct the past from every mode, not from the winner only; costs more."""
     epochs: int = 60
     """Passes over the data."""
     batch_size: int = 128
@@ -173,6 +176,7 @@ class TrainConfig:
             classification=self.classification,
             classification_weight=self.classification_weight,
             flow_weight=self.flow_weight,
+            flow_all_modes=self.flow_all_modes,
             likeliest_weight=self.likeliest_weight,
             evolving=self.evolving,
         )
@@ -251,9 +255,15 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor], Forecast]:
     """Runs the model on a batch and computes its loss; ``progress`` is the share that is done."""
     chosen = batch.scored & batch.valid[:, :, -1] if config.worlds else None
-    forecast = model(batch, chosen)
+    targets, weights = targets_of(batch, chosen), config.loss()
+
+    def winners(trajectories: Tensor) -> Tensor:
+        worlds = None if chosen is None else len(chosen)
+        return ranking(trajectories, targets, weights.winner, worlds)[:, 0]
+
+    forecast = model(batch, chosen, None if weights.flow_all_modes else winners)
     logits = None if chosen is None else world_logits(forecast, chosen)
-    total, parts = loss(forecast, targets_of(batch, chosen), config.loss(), logits, progress)
+    total, parts = loss(forecast, targets, weights, logits, progress)
     if forecast.dense is not None:
         dense = dense_loss(forecast.dense, batch.future, batch.future_valid)
         total, parts = total + dense, parts | {"dense": dense.detach()}

@@ -6,6 +6,7 @@ learnable tokens, three heads); widths, depths and every other figure here are a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,6 +32,7 @@ from tenfold.tenet.model.attention import (
 from tenfold.tenet.model.flow import TemporalFlowHeader
 from tenfold.tenet.model.kinematic import KinematicReference
 
+Winners = Callable[[Tensor], Tensor]
 MapCross = Literal["all", "last"]
 FlowTarget = Literal["xy", "xy+heading"]
 
@@ -112,7 +114,7 @@ class Forecast:
     scales: Tensor | None = None
     """[n, K, 60, 2], with ``laplace``."""
     history: Tensor | None = None
-    """[n, K, 50, 2 or 4], in training with ``flow``."""
+    """[n, K or 1, 50, 2 or 4], in training with ``flow``: of all modes, or of the winners."""
     dense: Tensor | None = None
     """[B, A, 60, 2], in training with ``dense``."""
 
@@ -282,13 +284,17 @@ class Tenet(nn.Module):
             for head in (self.regression, self.score):
                 nn.init.zeros_(head[-1].weight)
 
-    def forward(self, batch: Batch, targets: Tensor | None = None) -> Forecast:
+    def forward(
+        self, batch: Batch, targets: Tensor | None = None, winners: Winners | None = None
+    ) -> Forecast:
         """Forecasts the focal agents, or any agents.
 
         Args:
             batch: B scenes.
             targets: bool [B, A], agents that are valid at the last step; n of them. None: the focal
                 agent of each scene, n = B, for which the last layer does only what is needed.
+            winners: In training: trajectories → int64 [n], the modes whose past is reconstructed;
+                None for all, which costs K times as much.
 
         Returns:
             The forecast; in training mode with the outputs of the auxiliary heads.
@@ -324,6 +330,8 @@ class Tenet(nn.Module):
         if self.config.laplace:
             forecast.scales = nn.functional.softplus(made[..., 2:]) + 1e-3
         if self.training and self.flow is not None:
+            if winners is not None:
+                z = z[torch.arange(len(z), device=z.device), winners(trajectories)][:, None]
             past = self.flow(z).float()
             moved = (past[..., :2] * scale) @ turn[:, None] + shift[:, None, None]
             forecast.history = torch.cat([moved, past[..., 2:]], dim=-1)
