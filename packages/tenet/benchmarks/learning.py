@@ -73,7 +73,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     made = []
     keys = sorted({(row["test_log"], row["kinematic"], row["flow"]) for row in rows}, reverse=True)
     for log, kinematic, flow in keys:
-        part = [r for r in rows if (r["test_log"], r["kinematic"], r["flow"]) == (log, kinematic, flow)]
+        part = [
+            r for r in rows if (r["test_log"], r["kinematic"], r["flow"]) == (log, kinematic, flow)
+        ]
         mean = {
             name: float(np.mean([row[side][metric] for row in part]))
             for side, metric, name in (

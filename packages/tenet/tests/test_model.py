@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tenfold.shared.errors import InputError
 from tenfold.tenet.data.maps import read_map
 from tenfold.tenet.data.scenario import HISTORY
-from tenfold.tenet.data.scene import SceneStore, make_scene, rotation, wrap
+from tenfold.tenet.data.scene import Batch, SceneStore, make_scene, rotation, wrap
 from tenfold.tenet.model import SIZES, ModelConfig, Tenet, model_config, world_logits
 from tenfold.tenet.model.attention import CrossAttention, SelfAttention
 from tenfold.tenet.model.baselines import constant_velocity
@@ -190,11 +191,16 @@ def test_ablations_run_and_differ(store, change):
     assert parameters(model) != 1_106_095 or "modes" in change
 
 
-def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
+def kinematic_model():
     torch.manual_seed(0)
-    model = Tenet(model_config("tenet-tiny", kinematic=True)).eval()
-    assert parameters(model) == 1_106_095 + 2 * 6 + 1
+    return Tenet(model_config("tenet-tiny", kinematic=True)).eval()
+
+
+def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
+    model = kinematic_model()
+    assert parameters(model) == 1_106_095 + 6 + 1
     batch = store.batch(range(len(store)), 8, 16)
+    batch.line_valid[:] = False
     # At constant speed over the last second the first mode is constant velocity, as the baseline.
     batch.state[:, 0, 40:, 3:] = batch.state[:, 0, -1:, 3:]
     found = run(model, batch)
@@ -202,8 +208,7 @@ def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
     straight = constant_velocity(state[..., :2], state[..., 3:])
     np.testing.assert_allclose(found.trajectories[:, 0], straight, atol=1e-3)
     assert (found.logits == 0).all()
-    # One that slows by 1 m/s in the last second: v t + a tau (t - tau (1 - exp(-t / tau))), with
-    # the sum over steps in the place of the integral.
+    # One that slows by 1 m/s in the last second: v - a tau (1 - exp(-t / tau)), summed over steps.
     speed = 9.0 - 1.0 * (torch.arange(50) - 49) * 0.1
     batch.state[:, 0, :, 2:] = 0.0
     batch.state[:, 0, :, 3] = speed
@@ -213,11 +218,9 @@ def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
     slowing = 9.0 - 1.5 * (1 - np.exp(-t / 1.5))
     found = run(model, batch).trajectories[0].numpy()
     np.testing.assert_allclose(found[0, :, 0], np.cumsum(slowing) * 0.1, atol=1e-3)
-    np.testing.assert_allclose(found[0, :, 1], 0.0, atol=1e-5)
-    np.testing.assert_allclose(
-        found[3, :, 0], np.cumsum(np.maximum(slowing - 1.5 * t, 0)) * 0.1, atol=1e-3
-    )
-    assert found[4, -1, 1] > 5 > -5 > found[5, -1, 1]
+    np.testing.assert_allclose(found[..., 1], 0.0, atol=1e-5)
+    braking = np.maximum(slowing - 1.5 * t, 0)
+    np.testing.assert_allclose(found[3, :, 0], np.cumsum(braking) * 0.1, atol=1e-3)
     # No jump at the first step, where positions as they are would be metres apart.
     torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
     after = run(model, batch).trajectories[0].numpy()
@@ -225,9 +228,79 @@ def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
     assert np.abs(after[:, -1] - found[:, -1]).max() > 3
 
 
+def crossroads(kind=0):
+    """One agent at 8 m/s, 10 m before lanes part: left on a circle of 12 m, straight on, right."""
+    angle = np.linspace(0, np.pi / 2, 10)
+    turn = np.stack([10 + 12 * np.sin(angle), 12 * (1 - np.cos(angle))], axis=-1)
+    share = np.linspace(0, 1, 10)[:, None]
+    lanes = [
+        np.array([-40.0, 0.0]) + share * [50.0, 0.0],
+        turn,
+        np.array([10.0, 0.0]) + share * [60.0, 0.0],
+        turn * [1, -1],
+        np.array([22.0, 12.0]) + share * [0.0, 50.0],
+        np.array([22.0, -12.0]) + share * [0.0, -50.0],
+        np.array([60.0, 1.0]) + share * [-80.0, 0.0],  # the other way, a metre beside
+    ]
+    state = torch.zeros(1, 1, 50, 5)
+    state[..., 0] = 0.8 * (torch.arange(50) - 49)
+    state[..., 3] = 8.0
+    m = len(lanes)
+    one = torch.zeros(1, 1, dtype=torch.long)
+    return Batch(
+        state=state,
+        valid=torch.ones(1, 1, 50, dtype=torch.bool),
+        object_type=one + kind,
+        category=one + 3,
+        is_av=one.bool(),
+        future=torch.zeros(1, 1, 60, 2),
+        future_valid=torch.zeros(1, 1, 60, dtype=torch.bool),
+        lines=torch.from_numpy(np.stack(lanes)).float()[None],
+        line_kind=torch.zeros(1, m, dtype=torch.long),
+        in_intersection=torch.zeros(1, m, dtype=torch.bool),
+        half_width=torch.ones(1, m),
+        line_valid=torch.ones(1, m, dtype=torch.bool),
+    )
+
+
+def test_kinematic_modes_follow_lanes_and_part_where_lanes_part():
+    model = kinematic_model()
+    batch = crossroads()
+    paths = run(model, batch).trajectories[0].numpy()
+    for mode in (0, 1, 2):  # no side: straight on
+        assert np.abs(paths[mode, :, 1]).max() < 0.1
+    lines = batch.lines[0].numpy()
+    for mode, lanes, sign in ((4, (0, 1, 4), 1), (5, (0, 3, 5), -1)):
+        dense = np.concatenate(
+            [np.linspace(a, b, 50) for n in lanes for a, b in pairwise(lines[n])]
+        )
+        away = np.linalg.norm(paths[mode][:, None] - dense, axis=-1).min(axis=1)
+        assert away.max() < 0.9  # a lane is 3.6 m wide
+        assert sign * paths[mode, -1, 1] > 15
+        steps = np.linalg.norm(np.diff(paths[mode], axis=0), axis=1)
+        speeds = 8.0 - 0.3 * np.arange(2, 61) * 0.1
+        np.testing.assert_allclose(steps, speeds * 0.1, atol=0.02)
+    # Pedestrians do not follow lanes, nor does anybody without the map.
+    straight = run(model, crossroads(kind=1)).trajectories[0]
+    assert straight[..., 1].abs().max() < 1e-5
+    no_map = Tenet(model_config("tenet-tiny", kinematic=True, use_map=False)).eval()
+    torch.testing.assert_close(run(no_map, batch).trajectories[0], straight, atol=1e-4, rtol=0)
+
+
+def test_kinematic_padding_and_order_change_nothing(store):
+    model = kinematic_model()
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    batch = store.batch(range(3), 64, 128)
+    plain = run(model, batch)
+    near(run(model, store.batch(range(3), 64, 128, fixed=True)), plain, atol=1e-3)
+    order = torch.randperm(batch.lines.shape[1])
+    by_line = ("lines", "line_kind", "in_intersection", "half_width", "line_valid")
+    mixed = replace(batch, **{name: getattr(batch, name)[:, order] for name in by_line})
+    near(run(model, mixed), plain, atol=1e-3)
+
+
 def test_kinematic_forecasts_move_with_the_scene(scene_source):
-    torch.manual_seed(0)
-    model = Tenet(model_config("tenet-tiny", kinematic=True)).eval()
+    model = kinematic_model()
     torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
     config = PredictConfig(worlds=True)
     before = predict(model, [make_scene(*scene_source)], config)

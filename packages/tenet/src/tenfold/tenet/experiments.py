@@ -21,6 +21,7 @@ from tenfold.tenet.data.scene import SceneStore, to_frame
 from tenfold.tenet.evaluation import AdeMode, Score, Submission, score, scores
 from tenfold.tenet.kmeans_ensemble import ensemble_submissions
 from tenfold.tenet.model.baselines import constant_velocity
+from tenfold.tenet.objective import PARTS
 from tenfold.tenet.prediction import PredictConfig, predict
 from tenfold.tenet.scenes import load_scenes, truth_of_store
 from tenfold.tenet.training import TrainConfig, Training, load_model
@@ -65,7 +66,7 @@ def train_run(config: TrainConfig, run: Run) -> dict[str, Any]:
     history = run.metrics()
     seconds = float(np.median([row["seconds"] for row in history]))
     found: dict[str, Any] = {
-        "scores": {k: v for k, v in last.items() if k[0] in "mMba" and k not in ("reg", "cls")},
+        "scores": {k: v for k, v in last.items() if k not in PARTS},
         "constant_velocity": straight_on(val) if val is not None else None,
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "seconds_per_epoch": seconds,

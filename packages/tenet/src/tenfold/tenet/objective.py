@@ -14,6 +14,8 @@ from tenfold.tenet.model import Forecast
 
 SOFT_METRES = 2.0
 """Scale of the soft classification: a mode that ends so much farther has 1/e of the share."""
+PARTS = ("loss", "reg", "cls", "likeliest", "flow", "dense")
+"""The names of the loss and its parts in the lines of metrics.jsonl; all others are scores."""
 Winner = Literal["endpoint", "ade"]
 Classification = Literal["cross-entropy", "soft", "max-margin"]
 

@@ -60,7 +60,7 @@ class TrainConfig:
     dense: bool = False
     """An auxiliary forecast of all agents."""
     kinematic: bool = False
-    """Predict differences to kinematic references; for small data."""
+    """Predict differences to motions along lanes instead of positions; for small data."""
     modes: int = 6
     """K."""
     worlds: bool = False

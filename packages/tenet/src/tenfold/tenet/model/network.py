@@ -68,8 +68,8 @@ class ModelConfig:
     dense: bool = False
     """A small head that predicts one future of every agent, for an auxiliary loss."""
     kinematic: bool = False
-    """Predict velocities as differences to kinematic references, one a mode, instead of positions;
-    starts at those and has no jump at the first step. Adds 2 K + 1 parameters; for small data."""
+    """Predict speeds along and shifts across paths that follow lanes, one a mode, instead of
+    positions. Adds K + 1 parameters; for small data (`model.kinematic`)."""
     scale: float = 20.0
     """Metres of one unit of position."""
 
@@ -318,14 +318,11 @@ class Tenet(nn.Module):
         z = self._decode(batch, own, now, lines, scene, agent)
         turn, shift = _own_frame(batch, scene, agent)
         made = self.regression(z).float()
-        local = made[..., :2] * scale
         if self.reference is not None:
-            velocity = self.reference(batch.state[scene, agent].float(), batch.valid[scene, agent])
-            local = (
-                local.cumsum(dim=2) / FUTURE
-                + velocity.cumsum(dim=2) @ turn.mT[:, None] * SECONDS_PER_STEP
-            )
-        trajectories = local @ turn[:, None] + shift[:, None, None]
+            change = made[..., :2] * scale / (FUTURE * SECONDS_PER_STEP)
+            trajectories = self.reference(batch, scene, agent, change, self.config.use_map)
+        else:
+            trajectories = made[..., :2] * scale @ turn[:, None] + shift[:, None, None]
         forecast = Forecast(trajectories, self.score(z.amax(dim=2)).squeeze(-1).float())
         if self.config.laplace:
             forecast.scales = nn.functional.softplus(made[..., 2:]) + 1e-3
