@@ -2,10 +2,9 @@
 
     uv run --package tenfold-tenet packages/tenet/benchmarks/learning.py FOLDER_OF_LOGS
 
-Windows of one log train the small model by the recipe `small-data`, windows of the other test it, and
-the other way round; with and without the Temporal Flow Header. Beside it: constant velocity, and the
-model before it is trained, whose modes are the kinematic references of the recipe. The settings were
-chosen on held-out tracks of the training logs. Writes learning.json.
+Windows of one log train the small model by the recipe `small-data`, windows of the other test it,
+and the other way round; with and without the Temporal Flow Header. Beside it: constant velocity,
+and the model before it is trained, whose modes are the kinematic references. Writes learning.json.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Kinematic references: agents go on as now along their lanes, and modes are differences to that.
 
-Not of the paper: an option for small data, where a network that starts from nothing learns neither
-motion nor lanes. The first mode starts as a motion at the present speed and its fading change; others
-brake, speed up, or keep left or right where lanes part. What the network predicts are speeds along,
-and shifts across, these paths.
+Not of the paper: an option for small data, where a network that starts from nothing learns
+neither motion nor lanes. The first mode starts as a motion at the present speed and its fading
+change; others brake, speed up, or keep left or right where lanes part. What the network predicts
+are speeds along, and shifts across, these paths.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _ON_LANES = [OBJECT_TYPES.index(name) for name in ("vehicle", "motorcyclist", "c
 class KinematicReference(nn.Module):
     """K motions along lanes, and what the network changes in them.
 
-    Mode k has the speed ``max(0, |v| + a tau (1 - exp(-t / tau)) + a_k t)``: the present acceleration
-    ``a`` fades. ``a_k`` and ``tau`` are learnt; where lanes part, the mode's side is fixed.
+    Mode k has the speed ``max(0, |v| + a tau (1 - exp(-t / tau)) + a_k t)``: the present
+    acceleration ``a`` fades. ``a_k`` and ``tau`` are learnt; the side that a mode keeps where lanes
+    part is fixed.
 
     Args:
         modes: K; those after the sixth start farther out.
@@ -142,7 +143,7 @@ class KinematicReference(nn.Module):
 
 @dataclass
 class Segments:
-    """The L segments of the lanes around n agents, each [n, 1, L]: begin, unit direction, length."""
+    """The L segments of the lanes around n agents: begin, unit direction, length; [n, 1, L]."""
 
     x: Tensor
     y: Tensor
