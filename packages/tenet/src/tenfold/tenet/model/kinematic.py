@@ -25,6 +25,7 @@ POINTS = 45
 _STARTS = ((0.0, 0.0), (-0.6, 0.0), (0.6, 0.0), (-1.5, 0.0), (-0.3, 1.0), (-0.3, -1.0))
 """(m/s^2, left or right) of the first six modes."""
 _FADE = 1.5  # seconds
+_PRIOR = 1.5  # the logit of the first mode: most go on as now
 _STANDING = 0.1  # m/s: below, the course is the heading
 _NEAR = 1.2  # metres: the width of a lane's pull
 _KEEP = 40.0  # how strongly a mode that keeps left prefers lanes that bend left
@@ -36,8 +37,8 @@ class KinematicReference(nn.Module):
     """K motions along lanes, and what the network changes in them.
 
     Mode k has the speed ``max(0, |v| + a tau (1 - exp(-t / tau)) + a_k t)``: the present
-    acceleration ``a`` fades. ``a_k`` and ``tau`` are learnt; the side that a mode keeps where lanes
-    part is fixed.
+    acceleration ``a`` fades. ``a_k``, ``tau`` and the modes' prior logits are learnt; the
+    side that a mode keeps where lanes part is fixed.
 
     Args:
         modes: K; those after the sixth start farther out.
@@ -51,6 +52,7 @@ class KinematicReference(nn.Module):
         ]
         self.acceleration = nn.Parameter(torch.tensor(starts[0]))
         self.register_buffer("side", torch.tensor(starts[1]), persistent=False)
+        self.prior = nn.Parameter(torch.tensor([_PRIOR] + [0.0] * (modes - 1)))
         self.log_fade = nn.Parameter(torch.tensor(_FADE).log())
 
     def forward(

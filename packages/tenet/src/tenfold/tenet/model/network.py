@@ -69,7 +69,7 @@ class ModelConfig:
     """A small head that predicts one future of every agent, for an auxiliary loss."""
     kinematic: bool = False
     """Predict speeds along and shifts across paths that follow lanes, one a mode, instead of
-    positions. Adds K + 1 parameters; for small data (`model.kinematic`)."""
+    positions. Adds 2 K + 1 parameters; for small data (`model.kinematic`)."""
     scale: float = 20.0
     """Metres of one unit of position."""
 
@@ -280,7 +280,7 @@ class Tenet(nn.Module):
         nn.init.normal_(self.future_embed, std=0.02)
         # With 0.02 here all modes would stay equal beside layer-normed tokens.
         nn.init.normal_(self.mode_embed, std=1.0)
-        if self.reference is not None:  # start at the references, all as probable
+        if self.reference is not None:  # start at the references and their priors
             for head in (self.regression, self.score):
                 nn.init.zeros_(head[-1].weight)
 
@@ -318,12 +318,14 @@ class Tenet(nn.Module):
         z = self._decode(batch, own, now, lines, scene, agent)
         turn, shift = _own_frame(batch, scene, agent)
         made = self.regression(z).float()
+        logits = self.score(z.amax(dim=2)).squeeze(-1).float()
         if self.reference is not None:
             change = made[..., :2] * scale / (FUTURE * SECONDS_PER_STEP)
             trajectories = self.reference(batch, scene, agent, change, self.config.use_map)
+            logits = logits + self.reference.prior
         else:
             trajectories = made[..., :2] * scale @ turn[:, None] + shift[:, None, None]
-        forecast = Forecast(trajectories, self.score(z.amax(dim=2)).squeeze(-1).float())
+        forecast = Forecast(trajectories, logits)
         if self.config.laplace:
             forecast.scales = nn.functional.softplus(made[..., 2:]) + 1e-3
         if self.training and self.flow is not None:
