@@ -44,6 +44,8 @@ class KinematicReference(nn.Module):
         modes: K; those after the sixth start farther out.
     """
 
+    side: Tensor
+
     def __init__(self, modes: int) -> None:
         super().__init__()
         starts = [
@@ -165,8 +167,11 @@ def _segments(batch: Batch, scene: Tensor, follows: Tensor) -> Segments:
     unit = steps / length.clamp_min(1e-6)[..., None]
     there = valid[..., None].expand(*valid.shape, lines.shape[2] - 1).flatten(1, 2) & (length > 0)
     there = there[scene] & follows[:, None]
-    flat = (begins[..., 0], begins[..., 1], unit[..., 0], unit[..., 1], length)
-    return Segments(*(part[scene, None] for part in flat), there[:, None].float())
+    x, y, ux, uy, length = (
+        part[scene, None]
+        for part in (begins[..., 0], begins[..., 1], unit[..., 0], unit[..., 1], length)
+    )
+    return Segments(x, y, ux, uy, length, there[:, None].float())
 
 
 def recent_acceleration(state: Tensor, valid: Tensor) -> Tensor:

@@ -281,8 +281,8 @@ class Tenet(nn.Module):
         # With 0.02 here all modes would stay equal beside layer-normed tokens.
         nn.init.normal_(self.mode_embed, std=1.0)
         if self.reference is not None:  # start at the references and their priors
-            for head in (self.regression, self.score):
-                nn.init.zeros_(head[-1].weight)
+            for last in (self.regression[-1], self.score[-1]):
+                nn.init.zeros_(last.get_parameter("weight"))
 
     def forward(
         self, batch: Batch, targets: Tensor | None = None, winners: Winners | None = None
