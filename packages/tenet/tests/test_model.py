@@ -15,7 +15,7 @@ from tenfold.tenet.model.baselines import constant_velocity
 from tenfold.tenet.model.flow import ResidualBlock
 from tenfold.tenet.objective import LossConfig, Targets, loss
 from tenfold.tenet.prediction import PredictConfig, fit_temperature, predict
-from tenfold.tenet.training import targets_of
+from tenfold.tenet.training import TrainConfig, batch_loss, targets_of
 
 
 def parameters(module):
@@ -376,12 +376,11 @@ def test_a_scene_is_learnt_by_heart(made):
     torch.manual_seed(0)
     model = Tenet(model_config("tenet-tiny", dropout=0.0))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    first = None
-    for step in range(400):
+    first, steps = None, 900
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20, (400 - step) / 200)
-        found = model(batch)
-        total, parts = loss(found, targets_of(batch, None), LossConfig(evolving=0.0))
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20, (steps - step) / 400)
+        total, parts, found = batch_loss(model, batch, TrainConfig())
         first = first or parts
         optimizer.zero_grad()
         total.backward()
