@@ -96,8 +96,8 @@ def choose_settings(
             tried.append((trial, training))
             bar.update(hops=hops, space=space, score=found.quality.score)
     trials = [trial for trial, _ in tried]
-    best = preferred(trials)
-    training = tried[trials.index(best)][1]
+    # Processes may round differently; all go on with what the first prefers.
+    training = tried[fabric.broadcast(trials.index(preferred(trials)))][1]
     return training.config, trials, training
 
 
