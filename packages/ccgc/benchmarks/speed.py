@@ -87,18 +87,24 @@ def main() -> None:
             for name in only:
                 rows.append(compare(dataset, name, graph, options, pyagc))
                 print(line(rows[-1]), flush=True)
+                write(rows, options.output)  # what has been measured is kept, whatever comes
+    print(f"written: {options.output}", file=sys.stderr)
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Puts the results so far and the machine's description into a file."""
     from tenfold.shared.compute import environment
+    from tenfold.shared.files import write_atomic
 
     about = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": ["speed.py", *sys.argv[1:]],
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "machine": environment(),
         "results": rows,
     }
-    options.output.write_text(json.dumps(about, indent=2) + "\n")
-    print(f"written: {options.output}", file=sys.stderr)
+    write_atomic(path, json.dumps(about, indent=2) + "\n")
 
 
 def write_graph(dataset: str, folder: Path) -> Path:
