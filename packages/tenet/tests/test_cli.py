@@ -142,7 +142,7 @@ def test_recipes_fit_the_configuration(capsys):
     from tenfold.tenet.training import TrainConfig
 
     found = recipes("tenet")
-    assert set(found) == {"base", "small-gpu", "worlds"}
+    assert set(found) == {"base", "small-data", "small-gpu", "worlds"}
     for name in found:
         load_recipe(TrainConfig, "tenet", name)
     error = answer(capsys, "train", "--recipe", "bsae", code=2)

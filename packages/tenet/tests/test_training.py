@@ -222,8 +222,11 @@ if training.fabric.global_rank == 0:
     before = one.network.score[0].weight.clone()
     one.run()
     two = load_file(tmp_path / "two.safetensors")
-    for name, value in one.network.state_dict().items():  # Adam blows up the rounding of a few
-        assert (two[name] - value).abs().median() < 1e-5, name
+    gaps = [(two[k] - v).abs().flatten() for k, v in one.network.state_dict().items()]
+    gap = torch.cat(gaps)
+    # Adam blows up the rounding of gradients that are zero, such as those of the keys' biases.
+    assert gap.median() < 1e-6
+    assert (gap > 1e-4).float().mean() < 0.01
     assert (one.network.score[0].weight - before).abs().mean() > 1e-3
 
 
