@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from tenfold.reliant.wrapper import Deployed, Reliant
 
 _HOMES = {
-    **dict.fromkeys(["biased_graph", "fair_graph", "load", "read_tables", "similarity_edges"], "data"),
-    **dict.fromkeys(["bootstrap", "by_group", "calibration", "hypervolume", "scores"], "evaluation"),
+    **dict.fromkeys(
+        ["biased_graph", "fair_graph", "load", "read_tables", "similarity_edges"], "data"
+    ),
+    **dict.fromkeys(
+        ["bootstrap", "by_group", "calibration", "hypervolume", "scores"], "evaluation"
+    ),
     **dict.fromkeys(["CPF", "GraphAKD", "SoftLabels"], "frameworks"),
     **dict.fromkeys(["APPNP", "GAT", "GCN", "MLP", "SAGE", "SGC"], "model.graphs"),
     "PLP": "model.plp",
@@ -42,8 +46,8 @@ __all__ = [
     "Reliant",
     "SoftLabels",
     "TrainConfig",
-    "biased_graph",
     "bias",
+    "biased_graph",
     "bootstrap",
     "by_group",
     "calibration",

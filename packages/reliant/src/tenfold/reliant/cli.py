@@ -1,7 +1,7 @@
 """The command line: `tenfold reliant VERB`. Each verb parses, calls, and returns what was found."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +14,12 @@ from tenfold.reliant.experiments import (
     measurements,
     method_of,
     opened,
-    predictions_of,
     trade_off_curve,
     write_report,
 )
 from tenfold.reliant.experiments import reproduce as reproduce_table
 from tenfold.reliant.experiments import train as train_model
-from tenfold.reliant.training import TrainConfig, score, settled, what_was_used
+from tenfold.reliant.training import TrainConfig, score, what_was_used
 from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
 from tenfold.shared.datasets import Dataset
 from tenfold.shared.errors import InputError, did_you_mean
@@ -180,8 +179,13 @@ def reproduce(
     rows, comparison = reproduce_table(config, run)
     message(f"report: {run.folder / 'report.html'}")
     seconds = [
-        {"dataset": r["dataset"], "mode": r["mode"], "method": r["method"], "seed": r["seed"],
-         "seconds": r["seconds"]}
+        {
+            "dataset": r["dataset"],
+            "mode": r["mode"],
+            "method": r["method"],
+            "seed": r["seed"],
+            "seconds": r["seconds"],
+        }
         for r in run.metrics()
     ]
     data = {"run": run.folder, "results": [asdict(r) for r in rows], "comparison": comparison}
@@ -275,8 +279,12 @@ def audit(
         f"`{label}`."
     )
     shown = [
-        {"metric": k, "value": v, "low": ends[k][0] if k in ends else None,
-         "high": ends[k][1] if k in ends else None}
+        {
+            "metric": k,
+            "value": v,
+            "low": ends[k][0] if k in ends else None,
+            "high": ends[k][1] if k in ends else None,
+        }
         for k, v in found.items()
     ]
     report.table(shown, caption=f"Scores, with 95 % intervals of {draws} bootstrap draws")
@@ -395,9 +403,7 @@ def _write_predictions(path: Path, data: Any, probabilities: Any) -> None:
         part[data[f"{name}_mask"].cpu().numpy()] = name
     p = probabilities.cpu().numpy()
     labels = np.asarray(getattr(data, "label_names", None) or range(p.shape[1]))
-    groups = np.asarray(
-        getattr(data, "group_names", None) or range(int(data.sensitive.max()) + 1)
-    )
+    groups = np.asarray(getattr(data, "group_names", None) or range(int(data.sensitive.max()) + 1))
     y = data.y.cpu().numpy()
     columns = {
         "node": getattr(data, "node_names", None) or np.arange(data.num_nodes),

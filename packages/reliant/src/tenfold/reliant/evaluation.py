@@ -145,9 +145,9 @@ def by_group(
         label_names: for the columns of the confusion.
 
     Returns:
-        A row a group: ``group``, ``nodes``, ``ACC``, ``positive`` (share of class 1 among the true
-        ones), ``selected`` (among the predictions), ``recall`` (of class 1), and ``true -> predicted``
-        counts.
+        A row a group: ``group``, ``nodes``, ``ACC``, ``positive`` (share of class 1 among the
+        true ones), ``selected`` (among the predictions), ``recall`` (of class 1), and counts
+        ``true -> predicted``.
     """
     counts = counts_of(y, prediction, sensitive)
     classes = list(label_names) if label_names is not None else list(range(counts.shape[-1]))

@@ -171,7 +171,7 @@ def _distil(training: Distillation, run: Run | None) -> list[dict[str, Any]]:
         def on_epoch(training: Distillation, found: dict[str, float]) -> None:
             nonlocal saved_at
             history.append(dict(found))
-            bar.update(**{k: found[k] for k in ("loss", "bias", "val accuracy") if k in found})
+            bar.update(1, **{k: found[k] for k in ("loss", "bias") if k in found})
             if run is not None:
                 run.log(**found)  # type: ignore[arg-type]
                 if training.finished or time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
@@ -271,8 +271,10 @@ def write_report(
     report.table(rows, caption="Test nodes (label gap: the dSP of a perfect prediction)")
     y, guess, s, p = predictions_of(result)
     intervals = bootstrap(y, guess, s)
-    shown = [{"metric": m, "value": result.scores[m], "low": a, "high": b}
-             for m, (a, b) in intervals.items()]
+    shown = [
+        {"metric": m, "value": result.scores[m], "low": a, "high": b}
+        for m, (a, b) in intervals.items()
+    ]
     report.table(shown, caption="The student's 95 % bootstrap intervals over test nodes")
     names = getattr(result.data, "group_names", None)
     labels = getattr(result.data, "label_names", None)
@@ -286,7 +288,8 @@ def write_report(
     if curve:
         lone = [row for row in rows if row["method"] != method_of(config)]
         caption = (
-            "Trade-off on the test nodes, a point for each weight alpha; hypervolume against (0, 1): "
+            "Trade-off on the test nodes, a point for each weight alpha; hypervolume against "
+            "(0, 1): "
             f"{hypervolume([(q['ACC'], q['dSP']) for q in curve]):.4f}"
         )
         picture = pictures.trade_off([*curve, *lone[:1]])

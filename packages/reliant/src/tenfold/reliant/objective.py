@@ -158,9 +158,7 @@ def frobenius(probabilities: Tensor, teacher: Tensor, nodes: Tensor) -> Tensor:
     return difference.square().sum().clamp(min=1e-12).sqrt()
 
 
-def soft_labels(
-    logits: Tensor, teacher: Tensor, nodes: Tensor, temperature: float = 1.0
-) -> Tensor:
+def soft_labels(logits: Tensor, teacher: Tensor, nodes: Tensor, temperature: float = 1.0) -> Tensor:
     """``T^2 KL(teacher || student)`` at temperature T, the mean over nodes (Hinton; GLNN).
 
     Args:

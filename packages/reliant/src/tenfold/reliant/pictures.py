@@ -53,13 +53,14 @@ def trade_off(points: Sequence[Mapping[str, Any]], gap: str = "dSP") -> Figure:
     axes = figure.subplots()
     curve = [p for p in points if "method" not in p]
     best = pareto([(p["ACC"], p[gap]) for p in curve])
-    axes.plot(
-        [curve[i][gap] for i in best], [curve[i]["ACC"] for i in best], "-", color="tab:blue"
-    )
+    axes.plot([curve[i][gap] for i in best], [curve[i]["ACC"] for i in best], "-", color="tab:blue")
     axes.plot([p[gap] for p in curve], [p["ACC"] for p in curve], "o", color="tab:blue")
     for p in curve:
         axes.annotate(
-            f" α={p['alpha']:g}", (p[gap], p["ACC"]), fontsize=8, textcoords="offset points",
+            f" α={p['alpha']:g}",
+            (p[gap], p["ACC"]),
+            fontsize=8,
+            textcoords="offset points",
             xytext=(3, 3),
         )
     for place, p in enumerate(p for p in points if "method" in p):
@@ -95,7 +96,9 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def groups_compared(rows: Mapping[str, Sequence[Mapping[str, Any]]], key: str = "selected") -> Figure:
+def groups_compared(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], key: str = "selected"
+) -> Figure:
     """One bar for each group and method: the share that is given class 1.
 
     Args:

@@ -34,7 +34,7 @@ def keep_mask(size: int, p: float, device: torch.device) -> tuple[Tensor, float]
     """
     dropped = round(p * _LANES)
     bits = torch.empty(-(-size // 4), dtype=torch.int64, device=device)
-    lanes = bits.random_(-(2**63), None).view(torch.int16)[:size]  # type: ignore[arg-type]
+    lanes = bits.random_(-(2**63), None).view(torch.int16)[:size]
     return lanes >= dropped - _LANES // 2, _LANES / (_LANES - dropped)
 
 

@@ -60,8 +60,9 @@ def kept(kind: str, digest: str, make: Callable[[], Stored], fresh: bool = False
             message(f"{kind}: {path} is damaged, and made again")
     tensors, values = make()
     # Copies, since a model's tensors may be views of one another.
-    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
-             for k, v in tensors.items()}
+    plain = {
+        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
+    }
     with replacing(path) as temporary:
         save_file(plain, temporary, {"values": to_json(values)})
     return plain, values

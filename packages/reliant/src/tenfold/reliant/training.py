@@ -171,8 +171,10 @@ def settled(config: TrainConfig) -> TrainConfig:
     if akd and plp:
         raise InputError("framework='akd' compares embeddings, and student 'plp' has none")
     if made.batch_size is not None and (plp or akd):
-        raise InputError("batch_size: PLP and GraphAKD take the whole graph; expected another "
-                         "student and framework, or no batch_size")
+        raise InputError(
+            "batch_size: PLP and GraphAKD take the whole graph; expected another "
+            "student and framework, or no batch_size"
+        )
     if made.batch_size is not None and not made.neighbours:
         raise InputError("neighbours is empty; expected a number for each hop, such as 10 10")
     return made
@@ -268,9 +270,7 @@ class Distillation:
         self.optimizers = Optimizers(
             self.model, config.learning_rate, config.weight_decay, config.proxy_learning_rate
         )
-        self.rates = [
-            group["lr"] for o in self._all_optimizers()[:2] for group in o.param_groups
-        ]
+        self.rates = [group["lr"] for o in self._all_optimizers()[:2] for group in o.param_groups]
         self.view = self.model.view(data) if config.batch_size is None else None
         self.epoch = -1
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -316,7 +316,9 @@ class Distillation:
         }
         return dict(self.model.state_dict()), state
 
-    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any], epoch: int) -> None:
+    def load_state_dict(
+        self, weights: dict[str, Tensor], state: dict[str, Any], epoch: int
+    ) -> None:
         """Goes on from a checkpoint."""
         self.model.load_state_dict(weights)
         for optimizer, saved in zip(self._all_optimizers(), state["optimizers"], strict=True):
@@ -415,5 +417,8 @@ def what_was_used(config: TrainConfig) -> list[dict[str, str]]:
         {"what": "sensitive column among the attributes", "of": kept},
         {"what": "labels", "of": labels},
         {"what": "sensitive attribute, for the bias", "of": fairness},
-        {"what": "at prediction", "of": "attributes, edges, training labels (PLP only), mean proxy"},
+        {
+            "what": "at prediction",
+            "of": "attributes, edges, training labels (PLP only), mean proxy",
+        },
     ]

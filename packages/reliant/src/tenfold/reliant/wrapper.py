@@ -38,8 +38,8 @@ class Reliant(nn.Module):
     """A student that is distilled from a teacher and made fair.
 
     Args:
-        student: any ``nn.Module`` called as ``student(x, edge_index)`` that gives logits [N, C]. Its
-            input is two columns wider than ``data.x`` if proxies are appended.
+        student: any ``nn.Module`` called as ``student(x, edge_index)`` that gives logits [N, C].
+            Its input is two columns wider than ``data.x`` if proxies are appended.
         teacher_logits: float [N, C], logits (or log-probabilities) of the teacher.
         sensitive: int64 [N], 0 or 1. Nothing of it is read outside of ``fairness_nodes``.
         teacher: instead of ``teacher_logits``, a module that gives them; needs ``data``.
@@ -195,8 +195,9 @@ class Reliant(nn.Module):
             self.teacher,
             self.embedding,  # type: ignore[arg-type]
         )
-        if hasattr(self.student, "from_aggregated") and self.attach == "append":
-            made.aggregated = self.student.aggregate(data.x, data.edge_index)
+        student: Any = self.student
+        if hasattr(student, "from_aggregated") and self.attach == "append":
+            made.aggregated = student.aggregate(data.x, data.edge_index)
         return made
 
     def batch_view(self, batch: Data) -> View:
@@ -332,9 +333,7 @@ class Reliant(nn.Module):
 
         plain = {f"student.{k}": v.contiguous() for k, v in self.student.state_dict().items()}
         with replacing(Path(path)) as temporary:
-            save_file(
-                plain | {"mean_proxy": self.mean_proxy()}, temporary, {"attach": self.attach}
-            )
+            save_file(plain | {"mean_proxy": self.mean_proxy()}, temporary, {"attach": self.attach})
 
     def _run(self, view: View, proxies: Tensor) -> tuple[Tensor, Tensor | None]:
         """One forward pass; the part of the attributes is reused where the student allows it."""
@@ -342,7 +341,7 @@ class Reliant(nn.Module):
         if view.aggregated is not None:
             h = torch.cat([view.aggregated, student.aggregate(proxies, view.edge_index)], 1)
             if self.framework.needs_embedding and hasattr(student, "embed_aggregated"):
-                return student.embed_aggregated(h, view.edge_index)  # type: ignore[no-any-return]
+                return student.embed_aggregated(h, view.edge_index)
             if not self.framework.needs_embedding:
                 return student.from_aggregated(h, view.edge_index), None
         x = attached(view.x, proxies, self.attach)
@@ -352,11 +351,11 @@ class Reliant(nn.Module):
                     "GraphAKD compares embeddings: the student needs a method embed(x, edge_index) "
                     "that gives logits and embedding"
                 )
-            return student.embed(x, view.edge_index)  # type: ignore[no-any-return]
+            return student.embed(x, view.edge_index)
         return student(x, view.edge_index), None
 
     def _hidden(self, view: View) -> tuple[View, Tensor]:
-        """For PLP: hides some training nodes; gives the training nodes whose answers can be read."""
+        """For PLP: hides some training nodes and gives those; the others answer with their label."""
         student: Any = self.student
         if not hasattr(student, "labelled"):
             return view, view.labelled
@@ -415,9 +414,9 @@ class Optimizers:
     ) -> None:
         if not 0 < lr < float("inf") or not 0 <= weight_decay < float("inf"):
             raise InputError(f"lr={lr}, weight_decay={weight_decay}; expected > 0 and >= 0")
-        decay = {"weight_decay": weight_decay}
-        self.student = torch.optim.Adam(model.student.parameters(), lr=lr, **decay)
-        self.proxies = torch.optim.Adam([model.proxies], lr=proxy_lr or lr, **decay)
+        adam, decay = torch.optim.Adam, weight_decay
+        self.student = adam(model.student.parameters(), lr=lr, weight_decay=decay)
+        self.proxies = adam([model.proxies], lr=proxy_lr or lr, weight_decay=decay)
 
 
 class Deployed(nn.Module):
@@ -456,7 +455,7 @@ class Deployed(nn.Module):
             student.load_state_dict({k.removeprefix("student."): v for k, v in tensors.items()})
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise InputError(f"{path}: not a student of this architecture: {error}") from error
-        return cls(student, mean, attach).eval()  # type: ignore[arg-type]
+        return cls(student, mean, attach).eval()
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Logits [N, C] of attributes [N, d]; the nodes need not be those of the training."""

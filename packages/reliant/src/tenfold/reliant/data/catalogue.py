@@ -49,9 +49,19 @@ def _dblp(name: str, title: str, folder: str) -> Dataset:
 CATALOGUE: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        _nifty("recidivism", "Recidivism (bail)", "bail", {"bail.csv": "11a7c62be2b7aed7cb069624789755d5f57acc8b69580564e2401b084e2d5faf"}),
+        _nifty(
+            "recidivism",
+            "Recidivism (bail)",
+            "bail",
+            {"bail.csv": "11a7c62be2b7aed7cb069624789755d5f57acc8b69580564e2401b084e2d5faf"},
+        ),
         _nifty("credit", "Credit default, similarity graph", "credit", {"credit.csv": _CREDIT_SHA}),
-        _nifty("german", "German credit", "german", {"german.csv": "49cc549b1ca3f1650e3bdcd8cfce62313c763abfbcbf785d32b07fb76ae078ca"}),
+        _nifty(
+            "german",
+            "German credit",
+            "german",
+            {"german.csv": "49cc549b1ca3f1650e3bdcd8cfce62313c763abfbcbf785d32b07fb76ae078ca"},
+        ),
         _nifty(
             "credit-large",
             "Credit default, the larger graph",

@@ -61,9 +61,7 @@ def read_credit(folder: Path, scaling: Scaling = "columns", keep_sensitive: bool
     return fair_graph(x, edges, y, sensitive, splits, names)
 
 
-def read_credit_large(
-    folder: Path, scaling: Scaling = "raw", keep_sensitive: bool = True
-) -> Data:
+def read_credit_large(folder: Path, scaling: Scaling = "raw", keep_sensitive: bool = True) -> Data:
     """Credit with the larger graph: ``credit.csv`` and the edge file ``credit_edges.txt``.
 
     As the official code treats its (unpublished) file: the largest connected component, attributes
@@ -208,8 +206,9 @@ def read_tables(
     else:
         unknown = set(part.tolist()) - {"train", "val", "test", "", None}
         if unknown:
-            raise InputError(f"{nodes}: split {sorted(map(str, unknown))[0]!r}; expected train, "
-                             "val or test")
+            raise InputError(
+                f"{nodes}: split {sorted(map(str, unknown))[0]!r}; expected train, val or test"
+            )
         splits = [np.flatnonzero(part == name) for name in ("train", "val", "test")]
     data = fair_graph(_to_unit_range(raw), ends, labels, groups, splits, attributes)
     data.label_names, data.group_names = label_names, group_names

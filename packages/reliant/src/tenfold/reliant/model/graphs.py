@@ -1,15 +1,17 @@
 """The graph networks that serve as teachers and students, by name.
 
-All of them are called as ``model(x, edge_index)`` and give logits [N, C]; ``embed`` gives the logits
-and the hidden representation that GraphAKD compares. Those whose first step is linear in the input
-and has no parameters can be called in two halves, ``from_aggregated(aggregate(x))``: what belongs to
-the attributes is then computed once, and only the proxies' columns change.
+All of them are called as ``model(x, edge_index)`` and give logits [N, C]; ``embed`` gives the
+logits and the hidden representation that GraphAKD compares. Those whose first step is linear in the
+input and has no parameters can be called in two halves, ``from_aggregated(aggregate(x))``: what
+belongs to the attributes is then computed once, and only the proxies' columns change.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +50,7 @@ class GCN(nn.Module):
         if layers < 2:
             raise InputError(f"layers={layers}; expected at least 2")
         widths = [inputs, *[hidden] * (layers - 1), classes]
-        self.linears = nn.ModuleList(
-            _glorot(nn.Linear(i, o)) for i, o in zip(widths, widths[1:], strict=False)
-        )
+        self.linears = nn.ModuleList(_glorot(nn.Linear(i, o)) for i, o in pairwise(widths))
         self.dropout = dropout
         self.embedding = layers - 1 if embedding is None else embedding
 
@@ -78,7 +78,8 @@ class GCN(nn.Module):
         adjacency = adjacency_of(edge_index, len(h))
         h = torch.relu(self.linears[0](h))
         kept = h
-        for number, linear in enumerate(self.linears[1:], 2):
+        layers: Any = self.linears[1:]
+        for number, linear in enumerate(layers, 2):
             h = dropout(h, self.dropout, self.training)
             if linear.out_features < linear.in_features:  # the narrower product
                 h = adjacency.normalised(h @ linear.weight.T) + linear.bias
@@ -110,8 +111,7 @@ class SAGE(nn.Module):
         super().__init__()
         widths = [inputs, *[hidden] * (layers - 1), classes]
         self.linears = nn.ModuleList(
-            _glorot(nn.Linear(i, o), math.sqrt(2))
-            for i, o in zip(widths, widths[1:], strict=False)
+            _glorot(nn.Linear(i, o), math.sqrt(2)) for i, o in pairwise(widths)
         )
         self.dropout = dropout
 
@@ -123,7 +123,8 @@ class SAGE(nn.Module):
         """The logits, and the output of the first layer before its ReLU, float [N, hidden]."""
         adjacency = adjacency_of(edge_index, len(x))
         h, kept = dropout(x, self.dropout, self.training), x
-        for number, linear in enumerate(self.linears, 1):
+        layers: Any = self.linears
+        for number, linear in enumerate(layers, 1):
             if linear.out_features < linear.in_features:
                 h = adjacency.average(h @ linear.weight.T) + linear.bias
             else:
@@ -259,9 +260,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (layers - 1), classes]
-        self.linears = nn.ModuleList(
-            _glorot(nn.Linear(i, o)) for i, o in zip(widths, widths[1:], strict=False)
-        )
+        self.linears = nn.ModuleList(_glorot(nn.Linear(i, o)) for i, o in pairwise(widths))
         self.dropout = dropout
 
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:

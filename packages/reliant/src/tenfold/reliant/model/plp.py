@@ -1,6 +1,7 @@
 """PLP, the student of CPF: parameterised label propagation beside a feature transformation.
 
-From labels ``f^0`` (one-hot on labelled nodes, uniform elsewhere), K times with the same parameters:
+From labels ``f^0`` (one-hot on labelled nodes, uniform elsewhere), K times with one set of
+parameters:
 
     e_u = a . drop(x_u)                                   depends on the source only
     g_v = sum_u drop(exp(e_u) / sum_{u' in N(v)} exp(e_u')) f_u
