@@ -46,7 +46,13 @@ def demo(*, output: Path = Path("runs/reliant/demo")) -> Outcome:
     from tenfold.shared.report import DemoResult
 
     started = time.perf_counter()
-    base = TrainConfig(dataset="generated:2000", teacher_epochs=100, epochs=120, device="cpu")
+    base = TrainConfig(
+        dataset="generated:2000",
+        teacher_epochs=100,
+        epochs=100,
+        feature_dropout=0.5,
+        device="cpu",
+    )
     curve, result = trade_off_curve(base, DEMO_ALPHAS, cache=False)
     plain, fair = curve[0], curve[-1]
     title = "RELIANT on a generated graph with a label gap of 0.2"
@@ -72,7 +78,7 @@ def demo(*, output: Path = Path("runs/reliant/demo")) -> Outcome:
     return Outcome({"demo": made, "methods": rows}, view=view)
 
 
-DEMO_ALPHAS = (0.0, 100.0, 1000.0, 5000.0)
+DEMO_ALPHAS = (0.0, 30.0, 100.0)
 
 
 @app.command
@@ -148,8 +154,8 @@ def evaluate(run: Path | None = None, *, part: str = "test") -> Outcome:
         p = student(data.x, data.edge_index).softmax(1)
     found = score(data, p, part)
     mask = data[f"{part}_mask"]
-    y, s = data.y[mask].numpy(), data.sensitive[mask].numpy()
-    guess = p[mask].argmax(1).numpy()
+    y, s = data.y[mask].cpu().numpy(), data.sensitive[mask].cpu().numpy()
+    guess = p[mask].argmax(1).cpu().numpy()
     names = getattr(data, "group_names", None), getattr(data, "label_names", None)
     ends = bootstrap(y, guess, s)
     groups = by_group(y, guess, s, *names)

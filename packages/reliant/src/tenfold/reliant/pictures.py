@@ -67,6 +67,7 @@ def trade_off(points: Sequence[Mapping[str, Any]], gap: str = "dSP") -> Figure:
         axes.plot(p[gap], p["ACC"], "D", color=COLOURS[1 + place % 5], label=p["method"])
     if len(curve) < len(points):
         axes.legend(fontsize=8)
+    axes.margins(x=0.12)
     axes.set_xlabel(f"{gap} (less is fairer)")
     axes.set_ylabel("accuracy")
     return figure

@@ -51,7 +51,8 @@ class TrainConfig:
     sensitive: str = "sensitive"
     """The sensitive column of --nodes."""
     keep_sensitive: bool | None = None
-    """Whether the sensitive column stays among the attributes; by default in official mode only."""
+    """Whether the sensitive column stays among the attributes; by default as published for named
+    data sets, and not for --nodes."""
     scaling: Scaling | None = None
     """Of the attributes of a named table: rows (sum 1), columns (-1 to 1), raw."""
     mode: Mode = "honest"
@@ -90,14 +91,14 @@ class TrainConfig:
     """The same for the proxies' step."""
     surrogate: Surrogate = "official"
     """The smooth step in J: official, legendre, identity, sigmoid."""
-    hide: float = 0.2
+    hide: float = 0.8
     """PLP, honest: share of the training nodes that is not clamped in a step."""
     akd_sign: Literal["fixed", "official"] | None = None
     """Sign of GraphAKD's term of the student's own summary."""
     choose: Choice | None = None
     """Which epoch is kept: last, val-accuracy, val-loss (both read validation labels)."""
     epochs: int | None = None
-    """Passes; by default 300 (cpf, soft), 600 (akd), official cpf 1000."""
+    """Passes; by default 400 (cpf, soft), 600 (akd), official cpf 1000."""
     patience: int = 500
     """Ends a run whose validation choice has not improved for so long."""
     learning_rate: float | None = None
@@ -154,7 +155,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     student = config.student or {"cpf": "plp", "akd": "gcn", "soft": "mlp"}[config.framework]
     plp = student == "plp"
     values: dict[str, Any] = {
-        "keep_sensitive": official,
+        "keep_sensitive": config.nodes is None,
         "student": student,
         "alpha": 10.0 if akd or not plp else 1000.0 if official else ALPHA,
         "attach": "overwrite" if official and not akd else "append",
@@ -162,7 +163,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         "proxy_nodes": ("all" if akd else "unlabelled") if official else "train",
         "akd_sign": "official" if official else "fixed",
         "choose": ("val-loss" if akd else "val-accuracy") if official else "last",
-        "epochs": 600 if akd else 1000 if official else 300,
+        "epochs": 600 if akd else 1000 if official else 400,
         "learning_rate": 1e-4 if akd and official else 1e-3 if akd else 0.01,
         "proxy_learning_rate": 1e-3 if akd else 0.01,
         "weight_decay": 5e-4 if akd or not plp else 0.01,
@@ -180,7 +181,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     return made
 
 
-ALPHA = 3000.0  # honest CPF: weight of J over the training nodes that are hidden in a step
+ALPHA = 4000.0  # honest CPF: weight of J over the training nodes that are hidden in a step
 
 
 def dataset_of(config: TrainConfig) -> Data:

@@ -79,7 +79,7 @@ class Reliant(nn.Module):
         fairness_nodes: Nodes = "train",
         proxy_nodes: Nodes | None = None,
         surrogate: Surrogate = "official",
-        hide: float = 0.5,
+        hide: float = 0.8,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -355,7 +355,7 @@ class Reliant(nn.Module):
         return student(x, view.edge_index), None
 
     def _hidden(self, view: View) -> tuple[View, Tensor]:
-        """For PLP: hides some training nodes and gives those; the others answer with their label."""
+        """For PLP: hides some training nodes and gives those; the others answer their label."""
         student: Any = self.student
         if not hasattr(student, "labelled"):
             return view, view.labelled

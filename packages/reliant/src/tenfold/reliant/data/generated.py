@@ -14,7 +14,7 @@ def biased_graph(
     nodes: int = 2000,
     attributes: int = 16,
     label_gap: float = 0.2,
-    label_homophily: float = 0.75,
+    label_homophily: float = 0.85,
     group_homophily: float = 0.7,
     mean_degree: float = 12.0,
     signal: float = 1.0,
