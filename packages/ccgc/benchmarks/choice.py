@@ -26,7 +26,7 @@ from tenfold.shared.compute import environment
 RANGES = {"narrow": (3, 4, 5), "wide": (2, 3, 4)}
 PAIRS = {
     "communities": [(space, h) for space, hops in RANGES.items() for h in hops],
-    "roles": [("wide", hops) for hops in (4, 6, 8, 12)],
+    "roles": [("wide", hops) for hops in (4, 6, 8, 12, 16, 24)],
 }
 
 

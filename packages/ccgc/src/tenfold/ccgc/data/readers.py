@@ -157,8 +157,8 @@ def read_tables(
     if not (np.isfinite(weight) & (weight >= 0)).all():
         row = int((~(np.isfinite(weight) & (weight >= 0))).argmax())
         raise InputError(f"{edges}: row {row} has weight {weight[row]}; expected finite >= 0")
-    row, column = np.concatenate([source, target]), np.concatenate([target, source])
-    symmetric = merge_maximum(row, column, np.concatenate([weight, weight]), len(names))
+    both = np.concatenate([source, target]), np.concatenate([target, source])
+    symmetric = merge_maximum(*both, np.concatenate([weight, weight]), len(names))
     symmetric.eliminate_zeros()
     if matrix is None:
         degree = np.minimum(np.diff(symmetric.indptr), 256)
