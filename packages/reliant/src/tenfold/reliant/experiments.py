@@ -36,6 +36,7 @@ from tenfold.reliant.training import (
 )
 from tenfold.reliant.wrapper import Deployed
 from tenfold.shared import compute
+from tenfold.shared.config import load_recipe, recipes
 from tenfold.shared.errors import InputError
 from tenfold.shared.progress import message, progress
 from tenfold.shared.published import Comparison, compare, published
@@ -394,15 +395,7 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     jobs = []
     for dataset in config.dataset:
         for mode in config.mode:
-            base = TrainConfig(
-                dataset=dataset,
-                mode=mode,
-                teacher=config.teacher,
-                framework=config.framework,  # type: ignore[arg-type]
-                notion=config.notion,  # type: ignore[arg-type]
-                epochs=config.epochs,
-                device=config.device,
-            )
+            base = _base(dataset, mode, config)
             plain = [replace(base, alpha=0.0)] if config.plain else []
             jobs += [settled(c) for c in (base, *plain)]
     teachers: dict[tuple[str, str], dict[str, float]] = {}
@@ -468,6 +461,23 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     _reproduce_report(run, config, jobs, comparison, done, graphs)
     run.finish({"results": rows, "comparison": [asdict(row) for row in comparison]})
     return rows, comparison
+
+
+def _base(dataset: str, mode: Mode, config: ReproduceConfig) -> TrainConfig:
+    """The recipe of a data set and mode, or the defaults of the mode."""
+    name = dataset if mode == "honest" else f"{dataset}-official"
+    known = name in recipes("reliant") and config.framework == "cpf"
+    base = load_recipe(TrainConfig, "reliant", name) if known else TrainConfig()
+    return replace(
+        base,
+        dataset=dataset,
+        mode=mode,
+        teacher=config.teacher,
+        framework=config.framework,  # type: ignore[arg-type]
+        notion=config.notion,  # type: ignore[arg-type]
+        epochs=base.epochs if config.epochs is None else config.epochs,
+        device=config.device,
+    )
 
 
 def _reproduce_report(
