@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tenfold.emo.kernels import NativeBlock, NativeStem, build
 from tenfold.emo.model.backbone import Stem
 from tenfold.emo.model.block import ChannelNorm, iRMB
 from tenfold.shared.errors import InputError
@@ -306,7 +307,7 @@ def fold_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def optimize_for_inference(model: nn.Module) -> nn.Module:
+def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
     """Makes a fast copy of a trained network for inference.
 
     Every EMO network, detector, segmentor or user's network that holds `iRMB` blocks is taken;
@@ -316,12 +317,15 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     Args:
         model: The network; it is not changed.
+        native: Whether to use this package's own kernels for CPUs, which are faster still. They
+            are compiled the first time (15 s), for which a C++ compiler is needed. Such a copy
+            cannot be exported.
 
     Returns:
         The copy, in eval mode.
 
     Raises:
-        InputError: If the network holds no block of this package.
+        InputError: If the network holds no block of this package, or `native` finds no compiler.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if not any(isinstance(module, iRMB) for module in model.modules()):
@@ -335,7 +339,22 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
                 setattr(parent, name, FusedBlock(child))
             elif isinstance(child, Stem):
                 setattr(parent, name, FusedStem(child))
+    if native:
+        build()
+        _go_native(model)
     return model.eval().requires_grad_(False)
+
+
+def _go_native(model: nn.Module) -> None:
+    """Replaces the fused blocks by those with own kernels."""
+    for name, child in list(model.named_children()):
+        parts = [type(part) for part in child.children()]
+        if parts == [FusedStem, FusedBlock]:
+            setattr(model, name, NativeStem(child))
+        elif isinstance(child, FusedBlock) and isinstance(child.se, nn.Identity):
+            setattr(model, name, NativeBlock(child))
+        else:
+            _go_native(child)
 
 
 __all__ = ["FusedBlock", "optimize_for_inference"]
