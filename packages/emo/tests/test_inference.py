@@ -74,7 +74,7 @@ def test_new_weights_are_packed_anew(small):
     fast = optimize_for_inference(fill(small()).float())
     x = torch.rand(1, 3, 64, 64)
     before = fast(x)
-    layer = fast.stage1[0].expand
+    layer = fast.stage2[0].expand
     layer.weight.mul_(0.5)
     after = fast(x)
     assert not torch.allclose(before, after)

@@ -10,7 +10,8 @@ What `optimize_for_inference` changes, each step exact up to rounding:
 - On a CPU in float32, oneDNN's fused primitives compute convolution, bias and activation, or
   product and residual, in one pass, on weights that are packed once.
 - Where the expanded map of a batch would not fit the cache, the block works through the batch in
-  parts: expansion, depth-wise convolution and shrink of one part before those of the next.
+  parts: expansion, depth-wise convolution and shrink of one part before those of the next; the
+  stem and stage 1 go image by image.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tenfold.emo.kernels import NativeBlock, NativeStem, build
-from tenfold.emo.model.backbone import Stem
+from tenfold.emo.model.backbone import EMO, Stem
 from tenfold.emo.model.block import ChannelNorm, iRMB
 from tenfold.shared.errors import InputError
 
@@ -249,6 +250,17 @@ class FusedBlock(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
+class Images(nn.Sequential):
+    """Takes a batch image by image on a CPU, so that what its layers hand on stays in the cache."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, ...] → [B, ...] by the layers, one after the other."""
+        general = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if general or x.device.type != "cpu" or len(x) <= torch.get_num_threads():
+            return super().forward(x)
+        return torch.cat([super(Images, self).forward(image) for image in x.split(1)])
+
+
 class _Affine(nn.Module):
     """A BatchNorm in eval mode, over the last dimension."""
 
@@ -342,6 +354,11 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
     if native:
         build()
         _go_native(model)
+    else:
+        for net in model.modules():
+            if isinstance(net, EMO):  # the widest maps: the stem and stage 1 in one go
+                net.stage1 = Images(net.stage0, *net.stage1)
+                net.stage0 = nn.Sequential()
     return model.eval().requires_grad_(False)
 
 

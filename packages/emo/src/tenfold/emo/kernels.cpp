@@ -54,7 +54,9 @@ inline vec reciprocal(vec x) {
 // e^x = 2^n e^r with n whole and |r| <= ln(2) / 2; e^r by its minimax polynomial (relative error
 // 8e-08, found by Remez' algorithm).
 inline vec exponential(vec x) {
-#ifndef __AVX512F__
+#ifdef __AVX512F__
+  x = (vec)_mm512_min_ps(_mm512_set1_ps(87.0f), (__m512)x);  // NaN stays NaN
+#else
   x = x < -87.0f ? all(-87.0f) : x;
   x = x > 87.0f ? all(87.0f) : x;
 #endif
@@ -99,9 +101,9 @@ inline void activate(vec* v, int n, int act) {
   }
 }
 
-// R rows of a (rows lda apart, columns step apart) times P panels of b: tile[r * P + p].
-template <int R, int P>
-inline void product(const float* a, int64_t lda, int64_t step, const float* b, int64_t k,
+// R rows of a, lda apart, times P panels of b: tile[r * P + p]. Column i of a lies at index(i).
+template <int R, int P, class Index>
+inline void product(const float* a, int64_t lda, Index index, const float* b, int64_t k,
                     const float* bias, vec* tile) {
   vec sum[R][P];
   for (int r = 0; r < R; ++r)
@@ -109,11 +111,12 @@ inline void product(const float* a, int64_t lda, int64_t step, const float* b, i
   const float* b1 = b + k * V;
   for (int64_t i = 0; i < k; ++i) {
     vec w[P];
+    const float* column = a + index(i);
     w[0] = load(b + i * V);
     if (P > 1) w[P - 1] = load(b1 + i * V);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      vec x = all(a[r * lda + i * step]);
+      vec x = all(column[r * lda]);
 #pragma GCC unroll 2
       for (int p = 0; p < P; ++p) sum[r][p] += x * w[p];
     }
@@ -122,11 +125,11 @@ inline void product(const float* a, int64_t lda, int64_t step, const float* b, i
     for (int p = 0; p < P; ++p) tile[r * P + p] = sum[r][p];
 }
 
-template <int P, int R = ROWS>
-inline void product_of(int rows, const float* a, int64_t lda, int64_t step, const float* b, int64_t k,
+template <int P, int R = ROWS, class Index>
+inline void product_of(int rows, const float* a, int64_t lda, Index index, const float* b, int64_t k,
                        const float* bias, vec* tile) {
-  if (rows == R) return product<R, P>(a, lda, step, b, k, bias, tile);
-  if constexpr (R > 1) product_of<P, R - 1>(rows, a, lda, step, b, k, bias, tile);
+  if (rows == R) return product<R, P>(a, lda, index, b, k, bias, tile);
+  if constexpr (R > 1) product_of<P, R - 1>(rows, a, lda, index, b, k, bias, tile);
 }
 
 // The first n < 16 values of v, plus those of `add`.
@@ -148,8 +151,8 @@ inline void store_first(float* to, vec v, const float* add, int64_t n) {
 
 // rows ≤ ROWS rows of a times all panels, plus bias, activated. Row r goes to out(r), plus
 // residual(r) if there is one; only its first n values are written unless it is `roomy`.
-template <class Out, class Residual>
-inline void multiply(int rows, const float* a, int64_t lda, int64_t step, const float* panels,
+template <class Index, class Out, class Residual>
+inline void multiply(int rows, const float* a, int64_t lda, Index index, const float* panels,
                      const float* bias, int64_t k, int64_t n, int act, bool roomy, Out out,
                      Residual residual) {
   vec tile[ROWS * 2];
@@ -158,9 +161,9 @@ inline void multiply(int rows, const float* a, int64_t lda, int64_t step, const 
     const int wide = p + 1 < count ? 2 : 1;
     const float *b = panels + p * k * V, *start = bias ? bias + p * V : nullptr;
     if (wide == 2)
-      product_of<2>(rows, a, lda, step, b, k, start, tile);
+      product_of<2>(rows, a, lda, index, b, k, start, tile);
     else
-      product_of<1>(rows, a, lda, step, b, k, start, tile);
+      product_of<1>(rows, a, lda, index, b, k, start, tile);
     if (act) activate(tile, rows * wide, act);
     for (int r = 0; r < rows; ++r) {
       float* o = out(r);
@@ -263,6 +266,27 @@ inline int64_t even(int64_t n) {
 }
 
 const float* nothing(int) { return nullptr; }
+constexpr auto next_to = [](int64_t i) { return i; };  // columns that are neighbours
+
+inline float total(vec v) {
+  for (int d = V / 2; d; d /= 2) v += __builtin_shuffle(v, LANES ^ d);
+  return v[0];
+}
+
+// LayerNorm of one position in place; all have room for whole vectors, zeros behind n.
+void normalise(float* x, const float* weight, const float* bias, float eps, int64_t n) {
+  vec sum{}, square{};
+  for (int64_t c = 0; c < n; c += V) sum += load(x + c);
+  const float mean = total(sum) / n;
+  for (int64_t c = 0; c < n; c += V) {
+    vec e = load(x + c) - mean;
+    e = c + V > n ? masked(e, n - c) : e;
+    square += e * e;
+  }
+  const float scale = 1.0f / std::sqrt(total(square) / n + eps);
+  for (int64_t c = 0; c < n; c += V)
+    store(x + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
+}
 
 // Walks over the images in bands of rows: `expand(image, row, count, at)` writes `count` rows of the
 // expanded map [height, width, M], pixel (r, q) of them to at(r, q); the depth-wise convolution follows, and
@@ -321,11 +345,13 @@ int64_t sweep(const Local& local, int64_t batch, int64_t height, int64_t width, 
   return pieces;
 }
 
-// shrink(SiLU(local(u)) (+ u)) (+ residual) with u = act(expand(x)), or u = x without an expansion:
-// x [B, H, W, C] → [B, H', W', out].
+// shrink(SiLU(local(u)) (+ u)) (+ residual) with u = act(expand(norm(x))), or u = x without an
+// expansion; norm is a LayerNorm if given: x [B, H, W, C] → [B, H', W', out].
 at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
                  const std::optional<at::Tensor>& expand,
-                 const std::optional<at::Tensor>& expand_bias, int64_t act, const at::Tensor& weight,
+                 const std::optional<at::Tensor>& expand_bias, int64_t act,
+                 const std::optional<at::Tensor>& norm_weight,
+                 const std::optional<at::Tensor>& norm_bias, double eps, const at::Tensor& weight,
                  const at::Tensor& bias, int64_t kernel, int64_t stride, const at::Tensor& shrink,
                  int64_t out, bool skip) {
   const int64_t batch = x.size(0), height = x.size(1), width = x.size(2), channels = x.size(3);
@@ -337,12 +363,14 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
   at::Tensor y = at::empty({batch, rows, columns, out}, x.options());
   const float *in = data(x), *add = data(residual), *panels = data(expand);
   const float *first = data(expand_bias), *down = data(shrink);
+  const float *gain = data(norm_weight), *shift = data(norm_bias);
   float* result = y.mutable_data_ptr<float>();
   sweep(
       local, batch, height, width, skip,
       [&](int64_t image, int64_t row, int64_t count, auto at) {
         const float* a = in + (image * height + row) * width * channels;
-        const int64_t pixels = count * width, share = even(pixels);
+        const int64_t pixels = count * width, share = even(pixels), pitch = padded(channels);
+        std::vector<float> normal(gain ? ROWS * pitch : 0);
         for (int64_t q = 0, r0 = 0, c0 = 0; q < pixels; q += share) {
           const int n = std::min(share, pixels - q);
           float* to[ROWS];
@@ -350,8 +378,16 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
             to[r] = at(r0, c0);
             if (++c0 == width) c0 = 0, ++r0;
           }
+          const float* z = a + q * channels;
+          if (gain) {
+            for (int r = 0; r < n; ++r) {
+              std::copy_n(z + r * channels, channels, normal.data() + r * pitch);
+              normalise(normal.data() + r * pitch, gain, shift, eps, channels);
+            }
+            z = normal.data();
+          }
           if (panels) {
-            multiply(n, a + q * channels, channels, 1, panels, first, channels, m, act, true,
+            multiply(n, z, gain ? pitch : channels, next_to, panels, first, channels, m, act, true,
                      [&](int r) { return to[r]; }, nothing);
           } else {
             for (int r = 0; r < n; ++r) {
@@ -363,7 +399,7 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
       },
       [&](int64_t image, int64_t, int64_t row, int64_t column, int64_t n, const float* d) {
         const int64_t at = ((image * rows + row) * columns + column) * out;
-        multiply(n, d, m, 1, down, nullptr, shrink.size(1), out, NONE, false,
+        multiply(n, d, m, next_to, down, nullptr, shrink.size(1), out, NONE, false,
                  [&](int i) { return result + at + i * out; },
                  [&](int i) { return add ? add + at + i * out : nullptr; });
       });
@@ -372,7 +408,6 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
 
 // The first convolution (3×3, stride 2) and the stem's block, with squeeze-excitation, whose factors
 // go into the shrink: x [B, C, H, W] with any strides → [B, H', W', out].
-// `conv` is [ceil(M / 16), 9 C, 16] in the order column, row, channel of the kernel.
 at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& conv_bias, int64_t act,
                 const at::Tensor& weight, const at::Tensor& bias, int64_t kernel,
                 const std::optional<at::Tensor>& reduce, const std::optional<at::Tensor>& reduce_bias,
@@ -380,11 +415,11 @@ at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& c
                 const at::Tensor& shrink, int64_t out) {
   const int64_t batch = x.size(0), channels = x.size(1);
   const int64_t height = (x.size(2) + 1) / 2, width = (x.size(3) + 1) / 2;
-  const int64_t sc = x.stride(1), sh = x.stride(2), sw = x.stride(3), column = 3 * channels;
+  const int64_t sc = x.stride(1), sh = x.stride(2), sw = x.stride(3), share = even(width);
   const Local local(weight, bias, kernel, 1);
   const int64_t m = local.middle, k = shrink.size(1), panel = shrink.numel();
   TORCH_CHECK(x.scalar_type() == at::kFloat, "expected float32");
-  TORCH_CHECK(conv.size(0) * V == m && conv.size(1) == 3 * column, "the stem does not fit");
+  TORCH_CHECK(conv.size(0) * V == m && conv.size(1) == 9 * channels, "the stem does not fit");
   TORCH_CHECK(k <= m && shrink.size(0) * V == padded(out), "shrink does not fit");
   at::Tensor y = at::empty({batch, height, width, out}, x.options());
   const float *in = x.const_data_ptr<float>(), *panels = data(conv), *first = data(conv_bias);
@@ -394,37 +429,44 @@ at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& c
   // As many images at a time as there are threads: their maps stay in the cache.
   const int64_t group = std::min<int64_t>(batch, at::get_num_threads());
   const int64_t pieces = local.pieces(group, height);
-  std::vector<float> maps(group * height * width * m), sums, factors(group * panel);
+  at::Tensor kept = at::empty({group * height * width * k + V}, x.options());
+  float* maps = kept.mutable_data_ptr<float>();
+  std::vector<float> sums, factors(group * panel);
   for (int64_t from = 0; from < batch; from += group) {
     const int64_t images = std::min(group, batch - from);
     sums.assign(group * pieces * m, 0.0f);
     const int64_t cut = sweep(
         local, images, height, width, false,
         [&](int64_t image, int64_t row, int64_t count, auto at) {
+          // The three rows of each channel with their padding; a patch is found by its offsets.
+          const int64_t line = 2 * width + 2;
           static thread_local std::vector<float> memory;
-          // A column holds the three rows' channels, so that a patch is 9 C neighbouring numbers.
-          memory.assign((2 * width + 1) * column, 0.0f);
+          memory.assign(3 * channels * line, 0.0f);
+          std::vector<int64_t> offsets;
+          for (int64_t i = 0; i < 3 * channels; ++i)
+            for (int64_t q = 0; q < 3; ++q) offsets.push_back(i * line + q);
+          auto patch = [&](int64_t i) { return offsets[i]; };
           const float* picture = in + (from + image) * x.stride(0);
-          const int64_t share = even(width);
           for (int64_t r = row; r < row + count; ++r) {
-            for (int64_t y = 0; y < 3; ++y) {
-              const int64_t source = 2 * r + y - 1;
-              for (int64_t c = 0; c < channels; ++c) {
-                float* to = memory.data() + column + y * channels + c;
-                const float* line = picture + c * sc + source * sh;
-                const bool within = source >= 0 && source < x.size(2);
-                for (int64_t q = 0; q < x.size(3); ++q) to[q * column] = within ? line[q * sw] : 0.0f;
-              }
+            for (int64_t i = 0; i < 3 * channels; ++i) {
+              const int64_t source = 2 * r + i % 3 - 1;
+              const float* pixels = picture + i / 3 * sc + source * sh;
+              float* to = memory.data() + i * line + 1;
+              if (source < 0 || source >= x.size(2))
+                std::fill_n(to, x.size(3), 0.0f);
+              else
+                for (int64_t q = 0; q < x.size(3); ++q) to[q] = pixels[q * sw];
             }
             for (int64_t q = 0; q < width; q += share) {
               const int n = std::min(share, width - q);
-              multiply(n, memory.data() + 2 * q * column, 2 * column, 1, panels, first, 3 * column, m,
-                       act, true, [&](int i) { return at(r - row, q + i); }, nothing);
+              multiply(n, memory.data() + 2 * q, 2, patch, panels, first, 9 * channels, m, act, true,
+                       [&](int i) { return at(r - row, q + i); }, nothing);
             }
           }
         },
         [&](int64_t image, int64_t piece, int64_t row, int64_t column, int64_t n, const float* d) {
-          std::copy_n(d, n * m, maps.data() + ((image * height + row) * width + column) * m);
+          float* to = maps + ((image * height + row) * width + column) * k;
+          for (int64_t i = 0; i < n; ++i) std::copy_n(d + i * m, k, to + i * k);
           float* sum = sums.data() + (image * pieces + piece) * m;
           for (int64_t c = 0; c < m; c += V) {
             vec s = load(sum + c);
@@ -454,33 +496,13 @@ at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& c
       for (int64_t q = begin; q < end;) {
         const int64_t image = q / pixels, n = std::min({(int64_t)ROWS, end - q, (image + 1) * pixels - q});
         float* o = result + (from * pixels + q) * out;
-        multiply(n, maps.data() + q * m, m, 1, factors.data() + image * panel, nullptr, k, out, NONE,
+        multiply(n, maps + q * k, k, next_to, factors.data() + image * panel, nullptr, k, out, NONE,
                  false, [&](int i) { return o + i * out; }, nothing);
         q += n;
       }
     });
   }
   return y;
-}
-
-inline float total(vec v) {
-  for (int d = V / 2; d; d /= 2) v += __builtin_shuffle(v, LANES ^ d);
-  return v[0];
-}
-
-// LayerNorm of one position in place; all have room for whole vectors, zeros behind n.
-void normalise(float* x, const float* weight, const float* bias, float eps, int64_t n) {
-  vec sum{}, square{};
-  for (int64_t c = 0; c < n; c += V) sum += load(x + c);
-  const float mean = total(sum) / n;
-  for (int64_t c = 0; c < n; c += V) {
-    vec e = load(x + c) - mean;
-    e = c + V > n ? masked(e, n - c) : e;
-    square += e * e;
-  }
-  const float scale = 1.0f / std::sqrt(total(square) / n + eps);
-  for (int64_t c = 0; c < n; c += V)
-    store(x + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
 }
 
 // Softmax over n rows, `step` apart, of 16 columns each.
@@ -544,7 +566,7 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
       }
       for (int64_t t = 0; t < tokens; t += tile) {
         const int n = std::min(tile, tokens - t);
-        multiply(n, z + t * pitch, pitch, 1, panels, bias, channels, 2 * channels, NONE, true,
+        multiply(n, z + t * pitch, pitch, next_to, panels, bias, channels, 2 * channels, NONE, true,
                  [&](int r) { return p + (t + r) * both; }, nothing);
       }
       for (int64_t h = 0; h < heads; ++h) {
@@ -558,13 +580,13 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
         // The scores stand transposed, a row for a key, so that the softmax needs no sum of lanes.
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, p + t * both + channels + h * d, both, 1, q, nullptr, d, wide, NONE, true,
+          multiply(n, p + t * both + channels + h * d, both, next_to, q, nullptr, d, wide, NONE, true,
                    [&](int r) { return scores + (t + r) * wide; }, nothing);
         }
         for (int64_t c = 0; c < wide; c += V) softmax(scores + c, wide, tokens);
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, scores + t, 1, wide, v, nullptr, tokens, padded(d), NONE, true,
+          multiply(n, scores + t, 1, [=](int64_t i) { return i * wide; }, v, nullptr, tokens, padded(d), NONE, true,
                    [&](int r) { return s + (t + r) * pitch + h * d; }, nothing);
         }
       }
@@ -579,7 +601,8 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
 
 TORCH_LIBRARY(tenfold_emo, library) {
   library.def(
-      "block(Tensor x, Tensor? residual, Tensor? expand, Tensor? expand_bias, int act, Tensor local, "
+      "block(Tensor x, Tensor? residual, Tensor? expand, Tensor? expand_bias, int act, "
+      "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor local, "
       "Tensor local_bias, int kernel, int stride, Tensor shrink, int out, bool skip) -> Tensor");
   library.def(
       "stem(Tensor x, Tensor conv, Tensor conv_bias, int act, Tensor local, Tensor local_bias, "

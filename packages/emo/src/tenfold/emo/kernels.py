@@ -50,7 +50,7 @@ def build() -> None:
 
     @torch.library.register_fake("tenfold_emo::block")
     def _(x: Tensor, *arguments: Any) -> Tensor:
-        kernel, stride, out = arguments[6], arguments[7], arguments[9]
+        kernel, stride, out = arguments[9], arguments[10], arguments[12]
         edge = (kernel - stride + 1) // 2
         height, width = ((n + 2 * edge - kernel) // stride + 1 for n in x.shape[1:3])
         return x.new_empty(x.shape[0], height, width, out)
@@ -121,6 +121,11 @@ class NativeBlock(_Native):
         if self.expands:
             self.keep("expand", _panels(fused.expand.weight))
             self.keep("expand_bias", _vectors(fused.expand.bias))
+        layer = isinstance(fused.norm, nn.LayerNorm)
+        self.normalises = layer and self.expands and fused.attention is None
+        if layer:
+            self.keep("norm_weight", _vectors(fused.norm.weight))
+            self.keep("norm_bias", _vectors(fused.norm.bias))
         if self.narrow and fused.attention:
             weight, bias = fused.qk.weight, fused.qk.bias
             channels = weight.shape[1]
@@ -128,8 +133,6 @@ class NativeBlock(_Native):
             scale[:channels] = (channels // fused.heads) ** -0.5
             self.keep("qk", _panels(weight * scale[:, None]))
             self.keep("qk_bias", _vectors(bias * scale))
-            self.keep("norm_weight", _vectors(fused.norm.weight))
-            self.keep("norm_bias", _vectors(fused.norm.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """As `iRMB.forward`; the result is channels-last in memory."""
@@ -138,7 +141,7 @@ class NativeBlock(_Native):
         x, fused = x.permute(0, 2, 3, 1).contiguous(), self.fused
         ops: Any = torch.ops.tenfold_emo
         if fused.attention is None:
-            u = fused.norm(x)
+            u = x if self.normalises else fused.norm(x)
         elif self.narrow:
             u = ops.attend(
                 x,
@@ -159,6 +162,9 @@ class NativeBlock(_Native):
             self.expand if self.expands else None,
             self.expand_bias if self.expands else None,
             self.act,
+            self.norm_weight if self.normalises else None,
+            self.norm_bias if self.normalises else None,
+            fused.norm.eps if self.normalises else 0.0,
             self.local,
             self.local_bias,
             self.kernel,
@@ -181,7 +187,7 @@ class NativeStem(_Native):
         super().__init__(fused)
         conv, block = fused[0].conv, fused[1]
         self.act = _ACTS[conv.act]
-        self.keep("conv", _panels(conv.weight.permute(0, 3, 2, 1).flatten(1)))
+        self.keep("conv", _panels(conv.weight.flatten(1)))
         self.keep("conv_bias", _vectors(conv.bias))
         self.keep_local(block.local)
         self.out: int = block.shrink.weight.shape[0]
