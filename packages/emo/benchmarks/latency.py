@@ -2,13 +2,13 @@
 
     uv run --package tenfold-emo packages/emo/benchmarks/latency.py
     uv run --package tenfold-emo packages/emo/benchmarks/latency.py \
-        --models emo_1m edgenext_xx_small --forms plain optimised compiled onnxruntime
+        --models emo_1m edgenext_xx_small --forms plain optimised native compiled onnxruntime
 
 For each model: parameters, MACs and "FLOPs" (fvcore's convention, see `profile`), the median
 latency of each form at each batch and number of threads. The forms of a model are measured in turn
 (A B A B ...), so their ratios hold even where the machine drifts. `optimised` is this package's
 `optimize_for_inference` for EMO, and for the others timm's `reparameterize_model` and
-channels-last. Weights are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as
+channels-last; `native` is EMO with this package's own kernels, which `compiled` has too. Weights are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as
 published (EMO's paper and tables of EMOv2's), empty where it is not at hand. Writes results.json
 and latency.png beside this file.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import timm
 import torch
 
-import tenfold.emo
+import tenfold.emo  # noqa: F401 - registers the models
 from tenfold.emo.export import export, onnx_session
 from tenfold.emo.latency import measure, optimised, with_threads
 from tenfold.emo.profiling import profile
@@ -40,7 +40,7 @@ PUBLISHED = {
     "emo2_2m": 75.8, "emo2_5m": 79.4, "edgenext_xx_small": 71.2, "edgenext_x_small": 75.0,
     "mobilevitv2_050": 70.2,
 }  # fmt: skip
-FORMS = ("plain", "optimised", "compiled", "onnxruntime")
+FORMS = ("plain", "optimised", "native", "compiled", "onnxruntime")
 
 
 def main() -> None:
@@ -78,8 +78,11 @@ def measure_model(name: str, options: argparse.Namespace) -> list[dict]:
     forms = {"plain": plain}
     if "optimised" in options.forms:
         forms["optimised"] = optimised(timm.create_model(name).eval())
+    if "native" in options.forms and name.startswith("emo"):
+        forms["native"] = optimised(timm.create_model(name).eval(), native=True)
     if "compiled" in options.forms:
-        forms["compiled"] = torch.compile(optimised(timm.create_model(name).eval()), dynamic=False)
+        net = optimised(timm.create_model(name).eval(), native=True)
+        forms["compiled"] = torch.compile(net, dynamic=False)
     with tempfile.TemporaryDirectory() as folder:
         for threads in options.threads:
             calls = dict(forms)
@@ -133,5 +136,4 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    tenfold.emo  # noqa: B018 - registers the models
     main()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tenfold.emo.inference import optimize_for_inference
+from tenfold.emo.inference import FusedBlock, FusedConv, FusedStem, optimize_for_inference
 from tenfold.shared.errors import InputError
 
 Format = Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"]
@@ -154,9 +154,12 @@ def _executorch(
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    lowered = to_edge_transform_and_lower(
-        _program(model, size, False, in_chans), partitioner=[XnnpackPartitioner()]
-    )
+    for module in model.modules():  # ExecuTorch runs no channels-last maps
+        if isinstance(module, FusedStem | FusedBlock | FusedConv):
+            module.channels_last = False
+    program = _program(model, size, False, in_chans).run_decompositions({})
+    _slice_instead_of_negative_pads(program.graph_module)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     path.write_bytes(lowered.to_executorch().buffer)
 
 
@@ -186,7 +189,7 @@ def _coreml(
 def _slice_instead_of_negative_pads(module: torch.fx.GraphModule) -> None:
     """Crops with slices where the network crops with negative padding, and drops empty padding.
 
-    coremltools knows no negative padding. Shapes must be fixed.
+    coremltools and ExecuTorch know no negative padding. Shapes must be fixed.
     """
     aten = torch.ops.aten
     pads = (aten.pad.default, aten.constant_pad_nd.default)

@@ -121,6 +121,8 @@ class FusedLinear(_Packed):
 class FusedConv(_Packed):
     """A convolution with its activation, channels-last."""
 
+    channels_last = True
+
     def __init__(self, weight: Tensor, bias: Tensor | None, act: str, like: nn.Conv2d) -> None:
         super().__init__(weight, bias, act)
         self.stride, self.padding, self.groups = like.stride, like.padding, like.groups
@@ -134,6 +136,7 @@ class FusedConv(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         """Computes act(conv(x) + b): [B, C, H, W] → [B, C_out, H', W']."""
         plain, attr, algorithm = _ACTS[self.act]
+        x = x if self.channels_last else x.contiguous()
         weight = self.packed(x, x.shape)
         if weight is None:
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
@@ -155,6 +158,8 @@ class FusedConv(_Packed):
 class FusedStem(nn.Module):
     """The first convolution with its BatchNorm."""
 
+    channels_last = True
+
     def __init__(self, stem: Stem) -> None:
         super().__init__()
         conv, norm, *act = stem.convs[0]
@@ -163,7 +168,9 @@ class FusedStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Stem`."""
-        return self.conv(x.contiguous(memory_format=torch.channels_last))
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.conv(x)
 
 
 class FusedBlock(nn.Module):
@@ -172,6 +179,9 @@ class FusedBlock(nn.Module):
     Args:
         block: The block, in eval mode.
     """
+
+    channels_last = True
+    """Whether maps between blocks lie channels-last in memory; otherwise they are copied."""
 
     def __init__(self, block: iRMB) -> None:
         super().__init__()
@@ -240,6 +250,8 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As `iRMB.forward`; the result is channels-last in memory."""
         x = x.permute(0, 2, 3, 1)
+        if not self.channels_last:
+            return self._tokens(x.contiguous()).permute(0, 3, 1, 2).contiguous()
         batch, height, width, _ = x.shape
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu":
             return self._tokens(x).permute(0, 3, 1, 2)
