@@ -111,6 +111,10 @@ def test_coreml_converts(small, tmp_path, size):
     (given,), (found,) = spec.description.input, spec.description.output
     assert (given.name, list(given.type.multiArrayType.shape)) == ("x", [1, 3, size, size])
     assert (found.name, list(found.type.multiArrayType.shape)) == ("logits", [1, 10])
-    operators = {o.type for f in spec.mlProgram.functions.values()
-                 for block in f.block_specializations.values() for o in block.operations}
+    operators = {
+        o.type
+        for f in spec.mlProgram.functions.values()
+        for block in f.block_specializations.values()
+        for o in block.operations
+    }
     assert {"conv", "softmax", "linear"} & operators

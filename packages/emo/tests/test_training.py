@@ -163,7 +163,9 @@ def test_the_average_is_the_recurrence():
 def test_bfloat16_learns_what_float32_learns():
     options = TINY | {"epochs": 1, "max_steps": 1, "batch_size": 32, "ema": 0.0}
     losses = [
-        train(task(TrainConfig(**options | {"precision": p})), compute.fabric("cpu", precision=p))[2]
+        train(task(TrainConfig(**options | {"precision": p})), compute.fabric("cpu", precision=p))[
+            2
+        ]
         for p in ("32-true", "bf16-mixed")
     ]
     a, b = (result["last"]["loss"] for result in losses)

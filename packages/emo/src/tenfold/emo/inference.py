@@ -369,7 +369,7 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
     else:
         for net in model.modules():
             if isinstance(net, EMO):  # the widest maps: the stem and stage 1 in one go
-                net.stage1 = Images(net.stage0, *net.stage1)
+                net.stage1 = Images(net.stage0, *cast(nn.Sequential, net.stage1))
                 net.stage0 = nn.Sequential()
     return model.eval().requires_grad_(False)
 

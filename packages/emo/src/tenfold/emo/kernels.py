@@ -44,8 +44,8 @@ def build() -> None:
             )
         except (OSError, RuntimeError) as error:
             raise InputError(
-                "native=True needs a C++20 compiler (g++ or clang++) and ninja; building the kernels "
-                f"failed: {str(error).splitlines()[0]}"
+                "native=True needs a C++20 compiler (g++ or clang++) and ninja; building the "
+                f"kernels failed: {str(error).splitlines()[0]}"
             ) from error
 
     @torch.library.register_fake("tenfold_emo::block")
@@ -85,7 +85,7 @@ class _Native(nn.Module):
 
     def __init__(self, fused: nn.Module) -> None:
         super().__init__()
-        self.fused = fused
+        self.fused: Any = fused
 
     def keep(self, name: str, weight: Tensor) -> None:
         """Keeps an arranged weight; it is not saved, as the fused module has it."""
@@ -110,7 +110,7 @@ class NativeBlock(_Native):
         self.keep_local(fused.local)
         self.out: int = fused.shrink.weight.shape[0]
         self.keep("shrink", _panels(fused.shrink.weight))
-        # Attention on the narrow map comes before the expansion; other attention gives the wide map.
+        # Attention on the narrow map comes before the expansion; any other gives the wide map.
         self.narrow = fused.attention is None or (
             fused.pre_attention
             and fused.attention != "spanning"

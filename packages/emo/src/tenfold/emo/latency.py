@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ def optimised(model: nn.Module, native: bool = False) -> nn.Module:
     return reparameterize_model(model).to(memory_format=torch.channels_last)
 
 
-def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def measure(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Measures functions in turn (A B A B …), after two calls of each.
 
     Args:
