@@ -2,15 +2,16 @@
 
     uv run --package tenfold-emo packages/emo/benchmarks/latency.py
     uv run --package tenfold-emo packages/emo/benchmarks/latency.py \
-        --models emo_1m edgenext_xx_small --forms plain optimised compiled onnxruntime
+        --models emo_1m edgenext_xx_small --forms plain optimised native compiled onnxruntime
 
 For each model: parameters, MACs and "FLOPs" (fvcore's convention, see `profile`), the median
 latency of each form at each batch and number of threads. The forms of a model are measured in turn
-(A B A B ...), so their ratios hold even where the machine drifts. `optimised` is this package's
-`optimize_for_inference` for EMO, and for the others timm's `reparameterize_model` and
-channels-last. Weights are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as
-published (EMO's paper and tables of EMOv2's), empty where it is not at hand. Writes results.json
-and latency.png beside this file.
+(A B A B ...), so their ratios hold even where the machine drifts. `optimised` is this
+package's `optimize_for_inference` for EMO, and for the others timm's `reparameterize_model` and
+channels-last; `native` is EMO with this package's own kernels, which `compiled` has too. Weights
+are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as published (EMO's paper
+and tables of EMOv2's), empty where it is not at hand. Writes results.json and latency.png beside
+this file.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 import timm
 import torch
 
-import tenfold.emo
+import tenfold.emo  # noqa: F401 - registers the models
 from tenfold.emo.export import export, onnx_session
 from tenfold.emo.latency import measure, optimised, with_threads
 from tenfold.emo.profiling import profile
@@ -40,7 +41,7 @@ PUBLISHED = {
     "emo2_2m": 75.8, "emo2_5m": 79.4, "edgenext_xx_small": 71.2, "edgenext_x_small": 75.0,
     "mobilevitv2_050": 70.2,
 }  # fmt: skip
-FORMS = ("plain", "optimised", "compiled", "onnxruntime")
+FORMS = ("plain", "optimised", "native", "compiled", "onnxruntime")
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--add", action="store_true", help="keep the other rows of results.json")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     rows = []
@@ -58,6 +60,13 @@ def main() -> None:
         rows += measure_model(name, options)
         for row in rows[-len(options.batches) * len(options.threads) :]:
             print(row, flush=True)
+    path = options.output / "results.json"
+    if options.add and path.exists():
+        key = lambda row: (row["model"], row["batch"], row["threads"])  # noqa: E731
+        measured = {key(row) for row in rows}
+        kept = [r for r in json.loads(path.read_text())["rows"] if key(r) not in measured]
+        order = {name: i for i, name in enumerate(MODELS)}
+        rows = sorted(kept + rows, key=lambda r: (r["threads"], order.get(r["model"], 99)))
     written = {
         "date": datetime.date.today().isoformat(),
         "command": sys.argv,
@@ -66,7 +75,7 @@ def main() -> None:
         "environment": environment(),
         "rows": rows,
     }
-    (options.output / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+    path.write_text(json.dumps(written, indent=1) + "\n")
     plot(rows, options.output / "latency.png")
 
 
@@ -78,8 +87,11 @@ def measure_model(name: str, options: argparse.Namespace) -> list[dict]:
     forms = {"plain": plain}
     if "optimised" in options.forms:
         forms["optimised"] = optimised(timm.create_model(name).eval())
+    if "native" in options.forms and name.startswith("emo"):
+        forms["native"] = optimised(timm.create_model(name).eval(), native=True)
     if "compiled" in options.forms:
-        forms["compiled"] = torch.compile(optimised(timm.create_model(name).eval()), dynamic=False)
+        net = optimised(timm.create_model(name).eval(), native=True)
+        forms["compiled"] = torch.compile(net, dynamic=False)
     with tempfile.TemporaryDirectory() as folder:
         for threads in options.threads:
             calls = dict(forms)
@@ -133,5 +145,4 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    tenfold.emo  # noqa: B018 - registers the models
     main()

@@ -240,3 +240,24 @@ def test_a_model_without_weights_does_not_guess(tmp_path, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
     message = answer(capsys, "predict", tmp_path / "a.jpg", "--model", "emo_1m", code=2)
     assert "has no weights here" in message
+
+
+def test_data_is_found_under_the_folder_of_all_data_sets(tmp_path, monkeypatch):
+    from tenfold.emo.tasks import find_data
+
+    folder_of(tmp_path)
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    assert find_data("images") == tmp_path / "images"
+    assert find_data(str(tmp_path)) == tmp_path
+    assert find_data("nowhere") == Path("nowhere")
+
+
+def test_the_import_is_quick_and_registers_in_whatever_order():
+    code = (
+        "import sys, time; began = time.process_time(); import tenfold.emo\n"
+        "assert time.process_time() - began < 1, time.process_time() - began\n"
+        "assert 'torch' not in sys.modules\n"
+        "import timm\n"
+        "assert timm.create_model('emo_5m', features_only=True).feature_info.channels()[-1] == 288"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

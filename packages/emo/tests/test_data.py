@@ -24,6 +24,7 @@ from tenfold.emo.data.images import (
     EpochSampler,
     ImageFolder,
     Shards,
+    ShiftBrightness,
     digits,
     eval_transform,
     find_images,
@@ -137,6 +138,21 @@ def test_the_test_transform_is_resize_and_centre_crop(tmp_path):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = (crop - mean[:, None, None]) / std[:, None, None]
     assert (x - expected).abs().mean() < 0.02
+
+
+def test_brightness_is_shifted_by_up_to_32_of_255():
+    torch.manual_seed(0)
+    image = Image.new("RGB", (4, 4), (0, 100, 250))
+    seen = set()
+    for _ in range(400):
+        shifted, label = ShiftBrightness(32)(image, "label")
+        red, green, blue = shifted.getpixel((1, 1))
+        shift = green - 100
+        assert (red, blue) == (max(shift, 0), min(250 + shift, 255))
+        assert label == "label"
+        seen.add(shift)
+    assert (min(seen), max(seen)) == (-32, 32)
+    assert len(seen) > 50
 
 
 def test_shards_are_read_whole_in_every_division(folder, tmp_path):

@@ -100,3 +100,21 @@ def test_a_missing_library_is_named(small, tmp_path, monkeypatch, path, module, 
 def test_executorch(small, tmp_path):
     pytest.importorskip("executorch.runtime", reason="the extra executorch is not installed")
     assert export(fill(small()).float(), tmp_path / "emo.pte", size=64) < 1e-4
+
+
+@pytest.mark.parametrize("size", [64, 72])  # 72: the attention pads and crops
+def test_coreml_converts(small, tmp_path, size):
+    ct = pytest.importorskip("coremltools", reason="the extra coreml is not installed")
+    path = tmp_path / "emo.mlpackage"
+    assert export(fill(small()).float(), path, size=size) < 1e-4
+    spec = ct.utils.load_spec(str(path))
+    (given,), (found,) = spec.description.input, spec.description.output
+    assert (given.name, list(given.type.multiArrayType.shape)) == ("x", [1, 3, size, size])
+    assert (found.name, list(found.type.multiArrayType.shape)) == ("logits", [1, 10])
+    operators = {
+        o.type
+        for f in spec.mlProgram.functions.values()
+        for block in f.block_specializations.values()
+        for o in block.operations
+    }
+    assert {"conv", "softmax", "linear"} & operators

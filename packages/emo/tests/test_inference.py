@@ -9,6 +9,7 @@ from torch import nn
 
 from tenfold.emo import inference
 from tenfold.emo.inference import FusedBlock, as_affine, fold_after, optimize_for_inference
+from tenfold.emo.kernels import NativeBlock, NativeStem, build
 from tenfold.emo.model import i2RMB, iRMB
 from tenfold.shared.errors import InputError
 
@@ -44,6 +45,86 @@ def test_optimised_logits_are_within_1e_4_in_float32(name, size):
     assert (fast(x) - model(x)).abs().max() < 1e-4
 
 
+@pytest.fixture(scope="module")
+def kernels():
+    try:
+        build()
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+NATIVE = BLOCKS | {
+    "batch norm, 5, stride": lambda: iRMB(8, 24, stride=2, kernel_size=5, expansion=7),
+    "wide": lambda: iRMB(40, expansion=3, kernel_size=5, attention="remote", head_dim=20, window=4,
+                         norm="layer", act="gelu"),
+    "close": lambda: iRMB(8, attention="close", head_dim=4, window=3, norm="layer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [k for k in NATIVE if k != "stem"])
+@torch.no_grad()
+def test_a_native_block_is_the_block(kernels, kind):
+    block = fill(NATIVE[kind]())
+    x = torch.rand(3, block.proj.conv.out_channels if block.skip else 8, 7, 30).double() - 0.5
+    expected = block(x)
+    native = NativeBlock(FusedBlock(block.float()))
+    before = torch.get_num_threads()
+    for threads in (1, 5):  # five cut each image into pieces
+        torch.set_num_threads(threads)
+        found = native(x.float())
+        torch.set_num_threads(before)
+        torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_native_activations_hold_far_out(kernels):
+    block = fill(iRMB(8, expansion=2, norm=None, act="gelu")).float()
+    block.conv_local.norm.weight.fill_(30.0)
+    x = torch.linspace(-300, 300, 3 * 8 * 64).view(3, 8, 8, 8)
+    found = NativeBlock(FusedBlock(block))(x)
+    torch.testing.assert_close(found, block(x), rtol=1e-4, atol=0.05)
+    x[0, 0, 0, 0] = float("nan")
+    assert NativeBlock(FusedBlock(block))(x)[0, :, 0, 0].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["emo_1m", "emo_5m", "emo2_1m"])
+@torch.inference_mode()
+def test_native_logits_are_within_1e_4_in_float32(kernels, name):
+    model = fill(timm.create_model(name)).float()
+    fast = optimize_for_inference(model, native=True)
+    assert sum(isinstance(m, NativeBlock | NativeStem) for m in fast.modules()) > 15
+    for shape in ((2, 3, 224, 224), (1, 3, 161, 200)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        expected = model(x)
+        assert (fast(x) - expected).abs().max() < 1e-4
+        last = x.contiguous(memory_format=torch.channels_last)
+        assert (fast(last) - expected).abs().max() < 1e-4
+    assert (fast.double()(x.double()) - expected).abs().max() < 1e-4  # without the kernels
+
+
+def test_native_goes_through_torch_compile(kernels, small):
+    fast = optimize_for_inference(fill(small()).float(), native=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True, dynamic=False)
+    x = torch.rand(2, 3, 72, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), fast(x), atol=1e-5, rtol=1e-4)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))  # noqa: S301 - our own
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), fast(x))
+    torch._dynamo.reset()
+
+
+def test_native_without_a_compiler_says_so(small, monkeypatch):
+    def load(*_arguments, **_options):
+        raise RuntimeError("no g++\nmore")
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
+    build.cache_clear()
+    with pytest.raises(InputError, match=r"C\+\+20 compiler.*no g\+\+$"):
+        optimize_for_inference(small(), native=True)
+
+
 @torch.inference_mode()
 def test_parts_of_a_batch_give_the_same(small, monkeypatch):
     fast = optimize_for_inference(fill(small()).float())
@@ -74,7 +155,7 @@ def test_new_weights_are_packed_anew(small):
     fast = optimize_for_inference(fill(small()).float())
     x = torch.rand(1, 3, 64, 64)
     before = fast(x)
-    layer = fast.stage1[0].expand
+    layer = fast.stage2[0].expand
     layer.weight.mul_(0.5)
     after = fast(x)
     assert not torch.allclose(before, after)

@@ -1,5 +1,7 @@
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -158,6 +160,19 @@ def test_the_average_is_the_recurrence():
         torch.testing.assert_close(v, expected[k], atol=1e-6, rtol=1e-5)
 
 
+def test_bfloat16_learns_what_float32_learns():
+    options = TINY | {"epochs": 1, "max_steps": 1, "batch_size": 32, "ema": 0.0}
+    losses = [
+        train(task(TrainConfig(**options | {"precision": p})), compute.fabric("cpu", precision=p))[
+            2
+        ]
+        for p in ("32-true", "bf16-mixed")
+    ]
+    a, b = (result["last"]["loss"] for result in losses)
+    assert a != b
+    assert b == pytest.approx(a, rel=0.02)
+
+
 def test_steps_without_a_finite_loss_are_skipped():
     job = task(TrainConfig(**TINY))
     plain, calls = job.loss, []
@@ -283,3 +298,31 @@ def test_too_few_images_are_refused():
     job = task(TrainConfig(**TINY | {"batch_size": 2000}))
     with pytest.raises(InputError, match="1437 training images"):
         train(job, compute.fabric("cpu"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_network(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from tenfold.emo.settings import TrainConfig\n"
+        "from tenfold.emo.tasks import task\n"
+        "from tenfold.emo.training import train\n"
+        "from tenfold.shared import compute\n"
+        f"config = TrainConfig(**{TINY | {'devices': 2, 'batch_size': 32, 'max_steps': 4}!r})\n"
+        "fabric = compute.fabric('cpu', 2)\n"
+        "model, _, result = train(task(config), fabric)\n"
+        f"out = {str(tmp_path)!r} + f'/{{fabric.global_rank}}.pt'\n"
+        "parameters = {k: v.detach() for k, v in model.named_parameters()}\n"
+        "torch.save({'parameters': parameters, 'top1': result['last']['top1']}, out)\n"
+    )
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *command], env=environment, check=True, timeout=120)
+    a, b = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    start = task(TrainConfig(**TINY)).model()
+    assert a["parameters"].keys() == dict(start.named_parameters()).keys()
+    for name, value in a["parameters"].items():
+        torch.testing.assert_close(value, b["parameters"][name], rtol=0, atol=0)
+    assert a["top1"] == b["top1"]
+    assert 0 <= a["top1"] <= 100

@@ -203,6 +203,7 @@ def bench(
     threads: int = 1,
     repeats: int = 10,
     compiled: bool = False,
+    native: bool = False,
 ) -> Outcome:
     """Measures latency on this CPU: the plain network and the optimised one, in turn.
 
@@ -212,10 +213,11 @@ def bench(
         threads: Threads of torch.
         repeats: Runs of each; the median counts.
         compiled: Whether torch.compile is measured too (needs a C++ compiler, takes minutes).
+        native: Whether EMO is measured with its own kernels too (needs a C++ compiler).
     """
     from tenfold.emo.latency import compare
 
-    rows = compare(models or ("emo_1m",), batches, threads, repeats, compiled)
+    rows = compare(models or ("emo_1m",), batches, threads, repeats, compiled, native)
     return Outcome({"threads": threads, "rows": rows}, view=table(rows))
 
 

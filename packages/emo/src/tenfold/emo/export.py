@@ -7,6 +7,7 @@ returns.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tenfold.emo.inference import optimize_for_inference
+from tenfold.emo.inference import FusedBlock, FusedConv, FusedStem, optimize_for_inference
 from tenfold.shared.errors import InputError
 
-Format = Literal["onnx", "onnx-int8", "torch", "executorch"]
+Format = Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"]
 
 FORMATS: dict[str, str] = {
     "onnx": ".onnx",
     "onnx-int8": ".onnx",
     "torch": ".pt2",
     "executorch": ".pte",
+    "coreml": ".mlpackage",
 }
 """The formats and the endings of their files."""
 
@@ -95,6 +97,7 @@ def export(
         "onnx": _onnx,
         "torch": _torch,
         "executorch": _executorch,
+        "coreml": _coreml,
     }
     can_move = dynamic and format in ("onnx", "onnx-int8", "torch")
     if format == "onnx-int8":
@@ -107,6 +110,8 @@ def export(
             float_path.unlink(missing_ok=True)
     else:
         writers[format](fast, path, (height, width), can_move, in_chans)
+    if format == "coreml" and sys.platform != "darwin":
+        return 0.0  # the program was compared by `_coreml`
     shapes = [(1, height, width)]
     if can_move:
         shapes += [(5, height, width), (1, height + 32, width + 96)]
@@ -149,10 +154,63 @@ def _executorch(
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    lowered = to_edge_transform_and_lower(
-        _program(model, size, False, in_chans), partitioner=[XnnpackPartitioner()]
-    )
+    for module in model.modules():  # ExecuTorch runs no channels-last maps
+        if isinstance(module, FusedStem | FusedBlock | FusedConv):
+            module.channels_last = False
+    program = _program(model, size, False, in_chans).run_decompositions({})
+    _slice_instead_of_negative_pads(program.graph_module)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     path.write_bytes(lowered.to_executorch().buffer)
+
+
+def _coreml(
+    model: nn.Module, path: Path, size: tuple[int, int], dynamic: bool, in_chans: int
+) -> None:
+    _need("coremltools", "coreml")
+    import coremltools as ct
+
+    program = _program(model, size, False, in_chans).run_decompositions({})
+    _slice_instead_of_negative_pads(program.graph_module)
+    # What Core ML gets still is a program that torch can run: it is what is compared here, since
+    # only macOS can run the file.
+    x = torch.randn(1, in_chans, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        difference = float((program.module()(x) - model(x)).abs().max())
+    if difference > TOLERANCE:
+        raise RuntimeError(f"the program for {path} differs from eager by {difference:.2e}")
+    ct.convert(
+        program,
+        outputs=[ct.TensorType(name="logits")],
+        minimum_deployment_target=ct.target.iOS17,
+        compute_precision=ct.precision.FLOAT32,
+    ).save(str(path))
+
+
+def _slice_instead_of_negative_pads(module: torch.fx.GraphModule) -> None:
+    """Crops with slices where the network crops with negative padding, and drops empty padding.
+
+    coremltools and ExecuTorch know no negative padding. Shapes must be fixed.
+    """
+    aten = torch.ops.aten
+    pads = (aten.pad.default, aten.constant_pad_nd.default)
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target not in pads:
+            continue
+        made, widths = node.args[0], list(node.args[1])
+        shape = made.meta["val"].shape
+        with module.graph.inserting_before(node):
+            for i, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+                if before < 0 or after < 0:
+                    d = len(shape) - 1 - i
+                    bounds = (d, max(-before, 0), shape[d] + min(after, 0))
+                    made = module.graph.call_function(aten.slice.Tensor, (made, *bounds))
+            positive = [max(n, 0) for n in widths]
+            if any(positive):
+                arguments = (made, positive, 0.0)
+                made = module.graph.call_function(aten.constant_pad_nd.default, arguments)
+        node.replace_all_uses_with(made)
+        module.graph.erase_node(node)
+    module.recompile()
 
 
 def _quantise(source: Path, target: Path, calibration: Tensor) -> None:
@@ -208,6 +266,12 @@ def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
     if format == "torch":
         with torch.inference_mode():
             return torch.export.load(str(path)).module(check_guards=False)(x).numpy()
+    if format == "coreml":
+        if sys.platform != "darwin":
+            raise InputError(f"{path} can be run on macOS only, this is {sys.platform}")
+        import coremltools as ct
+
+        return ct.models.MLModel(str(path)).predict({"x": x.numpy()})["logits"]
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path.read_bytes()).load_method("forward")

@@ -10,7 +10,8 @@ What `optimize_for_inference` changes, each step exact up to rounding:
 - On a CPU in float32, oneDNN's fused primitives compute convolution, bias and activation, or
   product and residual, in one pass, on weights that are packed once.
 - Where the expanded map of a batch would not fit the cache, the block works through the batch in
-  parts: expansion, depth-wise convolution and shrink of one part before those of the next.
+  parts: expansion, depth-wise convolution and shrink of one part before those of the next; the
+  stem and stage 1 go image by image.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.emo.model.backbone import Stem
+from tenfold.emo.kernels import NativeBlock, NativeStem, build
+from tenfold.emo.model.backbone import EMO, Stem
 from tenfold.emo.model.block import ChannelNorm, iRMB
 from tenfold.shared.errors import InputError
 
@@ -119,6 +121,8 @@ class FusedLinear(_Packed):
 class FusedConv(_Packed):
     """A convolution with its activation, channels-last."""
 
+    channels_last = True
+
     def __init__(self, weight: Tensor, bias: Tensor | None, act: str, like: nn.Conv2d) -> None:
         super().__init__(weight, bias, act)
         self.stride, self.padding, self.groups = like.stride, like.padding, like.groups
@@ -132,6 +136,7 @@ class FusedConv(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         """Computes act(conv(x) + b): [B, C, H, W] → [B, C_out, H', W']."""
         plain, attr, algorithm = _ACTS[self.act]
+        x = x if self.channels_last else x.contiguous()
         weight = self.packed(x, x.shape)
         if weight is None:
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
@@ -153,6 +158,8 @@ class FusedConv(_Packed):
 class FusedStem(nn.Module):
     """The first convolution with its BatchNorm."""
 
+    channels_last = True
+
     def __init__(self, stem: Stem) -> None:
         super().__init__()
         conv, norm, *act = stem.convs[0]
@@ -161,7 +168,9 @@ class FusedStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Stem`."""
-        return self.conv(x.contiguous(memory_format=torch.channels_last))
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.conv(x)
 
 
 class FusedBlock(nn.Module):
@@ -170,6 +179,9 @@ class FusedBlock(nn.Module):
     Args:
         block: The block, in eval mode.
     """
+
+    channels_last = True
+    """Whether maps between blocks lie channels-last in memory; otherwise they are copied."""
 
     def __init__(self, block: iRMB) -> None:
         super().__init__()
@@ -238,6 +250,8 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As `iRMB.forward`; the result is channels-last in memory."""
         x = x.permute(0, 2, 3, 1)
+        if not self.channels_last:
+            return self._tokens(x.contiguous()).permute(0, 3, 1, 2).contiguous()
         batch, height, width, _ = x.shape
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu":
             return self._tokens(x).permute(0, 3, 1, 2)
@@ -246,6 +260,17 @@ class FusedBlock(nn.Module):
             return self._tokens(x).permute(0, 3, 1, 2)
         y = torch.cat([self._tokens(piece) for piece in x.split(part)])
         return y.permute(0, 3, 1, 2)
+
+
+class Images(nn.Sequential):
+    """Takes a batch image by image on a CPU, so that what its layers hand on stays in the cache."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, ...] → [B, ...] by the layers, one after the other."""
+        general = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if general or x.device.type != "cpu" or len(x) <= torch.get_num_threads():
+            return super().forward(x)
+        return torch.cat([super(Images, self).forward(image) for image in x.split(1)])
 
 
 class _Affine(nn.Module):
@@ -306,7 +331,7 @@ def fold_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def optimize_for_inference(model: nn.Module) -> nn.Module:
+def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
     """Makes a fast copy of a trained network for inference.
 
     Every EMO network, detector, segmentor or user's network that holds `iRMB` blocks is taken;
@@ -316,12 +341,15 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     Args:
         model: The network; it is not changed.
+        native: Whether to use this package's own kernels for CPUs, which are faster still. They
+            are compiled the first time (15 s), for which a C++ compiler is needed. Such a copy
+            cannot be exported.
 
     Returns:
         The copy, in eval mode.
 
     Raises:
-        InputError: If the network holds no block of this package.
+        InputError: If the network holds no block of this package, or `native` finds no compiler.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if not any(isinstance(module, iRMB) for module in model.modules()):
@@ -335,7 +363,27 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
                 setattr(parent, name, FusedBlock(child))
             elif isinstance(child, Stem):
                 setattr(parent, name, FusedStem(child))
+    if native:
+        build()
+        _go_native(model)
+    else:
+        for net in model.modules():
+            if isinstance(net, EMO):  # the widest maps: the stem and stage 1 in one go
+                net.stage1 = Images(net.stage0, *cast(nn.Sequential, net.stage1))
+                net.stage0 = nn.Sequential()
     return model.eval().requires_grad_(False)
+
+
+def _go_native(model: nn.Module) -> None:
+    """Replaces the fused blocks by those with own kernels."""
+    for name, child in list(model.named_children()):
+        parts = [type(part) for part in child.children()]
+        if parts == [FusedStem, FusedBlock]:
+            setattr(model, name, NativeStem(child))
+        elif isinstance(child, FusedBlock) and isinstance(child.se, nn.Identity):
+            setattr(model, name, NativeBlock(child))
+        else:
+            _go_native(child)
 
 
 __all__ = ["FusedBlock", "optimize_for_inference"]

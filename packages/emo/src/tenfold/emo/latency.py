@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,20 +19,24 @@ from tenfold.emo.model.backbone import EMO
 from tenfold.shared.errors import InputError, did_you_mean
 
 
-def optimised(model: nn.Module) -> nn.Module:
+def optimised(model: nn.Module, native: bool = False) -> nn.Module:
     """Gives the fastest eager form that we know: EMO optimised, others channels-last and fused.
 
     Other models get what timm offers: `reparameterize_model` (RepVGG-like branches), then
     channels-last.
+
+    Args:
+        model: The network.
+        native: Whether EMO gets this package's own kernels.
     """
     if isinstance(model, EMO):
-        return optimize_for_inference(model)
+        return optimize_for_inference(model, native)
     from timm.utils import reparameterize_model
 
     return reparameterize_model(model).to(memory_format=torch.channels_last)
 
 
-def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def measure(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Measures functions in turn (A B A B …), after two calls of each.
 
     Args:
@@ -66,7 +70,12 @@ def with_threads(number: int) -> Iterator[None]:
 
 
 def compare(
-    models: Sequence[str], batches: Sequence[int], threads: int, repeats: int, compiled: bool
+    models: Sequence[str],
+    batches: Sequence[int],
+    threads: int,
+    repeats: int,
+    compiled: bool,
+    native: bool = False,
 ) -> list[dict[str, Any]]:
     """Measures each model plain, optimised and, if asked for, compiled.
 
@@ -76,9 +85,10 @@ def compare(
         threads: Threads of torch.
         repeats: Measurements of each.
         compiled: Whether to compile too.
+        native: Whether EMO is measured with its own kernels too, and compiled with them.
 
     Returns:
-        A row for each model and batch, times in milliseconds, `faster` the ratio plain/optimised.
+        A row for each model and batch, times in milliseconds, `faster` the ratio plain / fastest.
 
     Raises:
         InputError: If a model is unknown or a number is not positive.
@@ -95,13 +105,15 @@ def compare(
             size = plain.pretrained_cfg["input_size"][-1]
             fast = optimised(timm.create_model(name).eval())
             forms: dict[str, Any] = {"plain": plain, "optimised": fast}
+            if native and isinstance(plain, EMO):
+                forms["native"] = optimised(timm.create_model(name).eval(), native=True)
             if compiled:
-                forms["compiled"] = torch.compile(optimised(timm.create_model(name).eval()))
+                forms["compiled"] = torch.compile(optimised(timm.create_model(name).eval(), native))
             for batch in batches:
                 x = torch.randn(batch, 3, size, size)
                 last = x.contiguous(memory_format=torch.channels_last)
-                inputs = {"plain": x, "optimised": last, "compiled": last}
-                times = measure({k: partial(m, inputs[k]) for k, m in forms.items()}, repeats)
-                ratio = times["plain"] / times["optimised"]
+                calls = {k: partial(m, x if k == "plain" else last) for k, m in forms.items()}
+                times = measure(calls, repeats)
+                ratio = times["plain"] / min(times.values())
                 rows.append({"model": name, "size": size, "batch": batch, **times, "faster": ratio})
     return rows

@@ -33,6 +33,7 @@ from tenfold.emo.dense.detection import DETECTORS
 from tenfold.emo.dense.segmentation import Segmentor
 from tenfold.emo.model.backbone import MODELS
 from tenfold.emo.settings import TrainConfig
+from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -137,6 +138,12 @@ def _gather(mine: Any, fabric: Fabric) -> list[Any]:
     return found
 
 
+def find_data(path: str) -> Path:
+    """Finds the data as given, else under the folder of all data sets (`TENFOLD_DATA`)."""
+    at_home = data_root() / path
+    return at_home if not Path(path).exists() and at_home.exists() else Path(path)
+
+
 class Classification:
     """Label-smoothed cross-entropy; top-1 and top-5 accuracy in percent (section 3)."""
 
@@ -144,7 +151,7 @@ class Classification:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.root = Path(config.data)
+        self.root = find_data(config.data)
         self.shards = self.root.is_dir() and (self.root / "classes.txt").is_file()
         if config.data == "digits":
             self.val: Any = digits(config.image_size, test=True)
@@ -258,7 +265,7 @@ class Detection:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.root = Path(config.data)
+        self.root = find_data(config.data)
         self.train = self._read(config.train_split, training=True)
         self.val = self._read(config.val_split, training=False)
         self.names = self.val.names
@@ -359,7 +366,7 @@ class Segmentation:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        read = partial(ADE20K, Path(config.data), size=config.image_size)
+        read = partial(ADE20K, find_data(config.data), size=config.image_size)
         self.train = read(config.train_split, training=True, seed=config.seed)
         self.val = read(config.val_split, training=False)
         self.names = [str(k) for k in range(1, self.val.classes + 1)]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from tenfold.emo.data.images import open_image, seeded
+from tenfold.emo.data.images import open_image, photometric_distortion, seeded
 from tenfold.emo.dense.segmentation import IGNORE
 from tenfold.emo.model.backbone import IMAGENET_MEAN, IMAGENET_STD
 from tenfold.shared.errors import InputError
@@ -129,9 +129,7 @@ class ADE20K(Dataset[tuple[Tensor, Tensor]]):
             if (counts > 0).sum() > 1 and counts.max() / counts.sum() < 0.75:
                 break
         crop = [v2.functional.crop(t, top, left, height, width) for t in pair]
-        image, labels = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomPhotometricDistort()])(
-            *crop
-        )
+        image, labels = v2.Compose([v2.RandomHorizontalFlip(), photometric_distortion()])(*crop)
         tensor = self.finish(image).as_subclass(Tensor)
         right, down = size - tensor.shape[2], size - tensor.shape[1]
         return F.pad(tensor, (0, right, 0, down)), F.pad(

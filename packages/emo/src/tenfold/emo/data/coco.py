@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from tenfold.emo.data.images import open_image, seeded
+from tenfold.emo.data.images import open_image, photometric_distortion, seeded
 from tenfold.emo.model.backbone import IMAGENET_MEAN, IMAGENET_STD
 from tenfold.shared.errors import InputError
 
@@ -129,8 +129,7 @@ def ssd_transform(size: int = 320, training: bool = True) -> Any:
     """Makes the transform of SSDLite (section 4.1).
 
     Expansion ×1–4 with the mean colour, IoU crop, resize without keeping the ratio, flip,
-    photometric distortion, normalisation, in this order. The photometric distortion is
-    torchvision's: brightness is scaled by 0.875–1.125 where the paper's adds up to ±32 of 255.
+    photometric distortion, normalisation, in this order.
 
     Args:
         size: Side of the image.
@@ -148,7 +147,7 @@ def ssd_transform(size: int = 320, training: bool = True) -> Any:
             v2.SanitizeBoundingBoxes(min_size=1),
             resize,
             v2.RandomHorizontalFlip(),
-            v2.RandomPhotometricDistort(),
+            photometric_distortion(),
             *_finish(),
         ]
     )

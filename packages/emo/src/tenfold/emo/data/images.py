@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from tenfold.emo.model.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -384,6 +384,36 @@ def eval_transform(size: int, crop: float = 0.875) -> Transform:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
+
+
+def photometric_distortion() -> Any:
+    """Makes the distortion of sections 4.1 and 5, each part with probability 0.5.
+
+    Brightness ±32 of 255 by `ShiftBrightness`; contrast and saturation by 0.5–1.5, hue ±18 of 360
+    degrees and a permutation of the channels by torchvision, whose contrast mixes with the mean.
+    """
+    from torchvision.transforms import v2
+
+    return v2.Compose([ShiftBrightness(32), v2.RandomPhotometricDistort(brightness=(1.0, 1.0))])
+
+
+class ShiftBrightness(nn.Module):
+    """Adds the same whole number to all pixels of a picture, with probability 0.5.
+
+    Args:
+        most: The number is between -most and most, of 255.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, image: Image.Image, *others: Any) -> Any:
+        """Gives the RGB picture, clipped to 0–255, and whatever else there is, unchanged."""
+        if torch.rand(()) < 0.5:
+            shift = int(torch.randint(-self.most, self.most + 1, ()))
+            image = image.point([min(max(value + shift, 0), 255) for value in range(256)] * 3)
+        return (image, *others) if others else image
 
 
 def digits(size: int = 32, test: bool = False) -> TensorImages:

@@ -1,0 +1,222 @@
+"""Own kernels for blocks on a CPU (`kernels.cpp`): expand, depth-wise and shrink in one pass.
+
+They are compiled once with the machine's C++ compiler (as `torch.compile` does), kept in torch's
+folder of extensions, and used by `optimize_for_inference(model, native=True)`, in eager mode and
+under `torch.compile`. float32 on a CPU, without gradients; everything else takes the blocks of
+`inference.py`, from which these are made.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tenfold.shared.errors import InputError
+
+LANES = 16
+"""Channels come in vectors of so many."""
+
+_ACTS = {"": 0, "silu": 1, "gelu": 2}
+
+
+@functools.cache
+def build() -> None:
+    """Compiles the kernels if that has not been done yet, and registers them in torch.
+
+    Raises:
+        InputError: If there is no working C++ compiler.
+    """
+    from torch.utils.cpp_extension import load
+
+    with resources.as_file(resources.files("tenfold.emo") / "kernels.cpp") as source:
+        try:
+            load(
+                "tenfold_emo_kernels",
+                [str(source)],
+                extra_cflags=["-O3", "-march=native", "-std=c++20", "-fopenmp", "-Wno-psabi"],
+                extra_ldflags=["-fopenmp"],
+                is_python_module=False,
+            )
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                "native=True needs a C++20 compiler (g++ or clang++) and ninja; building the "
+                f"kernels failed: {str(error).splitlines()[0]}"
+            ) from error
+
+    @torch.library.register_fake("tenfold_emo::block")
+    def _(x: Tensor, *arguments: Any) -> Tensor:
+        kernel, stride, out = arguments[9], arguments[10], arguments[12]
+        edge = (kernel - stride + 1) // 2
+        height, width = ((n + 2 * edge - kernel) // stride + 1 for n in x.shape[1:3])
+        return x.new_empty(x.shape[0], height, width, out)
+
+    @torch.library.register_fake("tenfold_emo::stem")
+    def _(x: Tensor, *arguments: Any) -> Tensor:
+        height, width = ((n + 1) // 2 for n in x.shape[2:])
+        return x.new_empty(x.shape[0], height, width, arguments[-1])
+
+    @torch.library.register_fake("tenfold_emo::attend")
+    def _(x: Tensor, *arguments: Any) -> Tensor:
+        return torch.empty_like(x)
+
+
+def _vectors(x: Tensor) -> Tensor:
+    """Fills the last dimension with zeros up to whole vectors."""
+    return F.pad(x, (0, -x.shape[-1] % LANES)).contiguous()
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """Arranges a weight [N, K] as the kernels read it: [N / 16, K, 16]."""
+    return _vectors(weight.t()).unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
+
+
+def _can(x: Tensor) -> bool:
+    """Says whether the kernels can take this input."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+
+
+class _Native(nn.Module):
+    """Holds the arranged weights, and the fused module for everything that the kernels cannot."""
+
+    def __init__(self, fused: nn.Module) -> None:
+        super().__init__()
+        self.fused: Any = fused
+
+    def keep(self, name: str, weight: Tensor) -> None:
+        """Keeps an arranged weight; it is not saved, as the fused module has it."""
+        self.register_buffer(name, weight.float(), persistent=False)
+
+    def keep_local(self, local: Any) -> None:
+        """Keeps a depth-wise convolution."""
+        self.kernel, self.stride = local.weight.shape[-1], local.stride[0]
+        self.keep("local", _vectors(local.weight.flatten(1).t()))
+        self.keep("local_bias", _vectors(local.bias))
+
+
+class NativeBlock(_Native):
+    """A fused block with the kernels.
+
+    Args:
+        fused: A `FusedBlock` without squeeze-excitation, its kernel 3 or 5, its stride 1 or 2.
+    """
+
+    def __init__(self, fused: Any) -> None:
+        super().__init__(fused)
+        self.keep_local(fused.local)
+        self.out: int = fused.shrink.weight.shape[0]
+        self.keep("shrink", _panels(fused.shrink.weight))
+        # Attention on the narrow map comes before the expansion; any other gives the wide map.
+        self.narrow = fused.attention is None or (
+            fused.pre_attention
+            and fused.attention != "spanning"
+            and isinstance(fused.norm, nn.LayerNorm)
+        )
+        self.expands = self.narrow and not isinstance(fused.expand, nn.Identity)
+        self.act = _ACTS[fused.expand.act] if self.expands else 0
+        if self.expands:
+            self.keep("expand", _panels(fused.expand.weight))
+            self.keep("expand_bias", _vectors(fused.expand.bias))
+        layer = isinstance(fused.norm, nn.LayerNorm)
+        self.normalises = layer and self.expands and fused.attention is None
+        if layer:
+            self.keep("norm_weight", _vectors(fused.norm.weight))
+            self.keep("norm_bias", _vectors(fused.norm.bias))
+        if self.narrow and fused.attention:
+            weight, bias = fused.qk.weight, fused.qk.bias
+            channels = weight.shape[1]
+            scale = torch.ones_like(bias)
+            scale[:channels] = (channels // fused.heads) ** -0.5
+            self.keep("qk", _panels(weight * scale[:, None]))
+            self.keep("qk_bias", _vectors(bias * scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `iRMB.forward`; the result is channels-last in memory."""
+        if not _can(x):
+            return self.fused(x)
+        x, fused = x.permute(0, 2, 3, 1).contiguous(), self.fused
+        ops: Any = torch.ops.tenfold_emo
+        if fused.attention is None:
+            u = x if self.normalises else fused.norm(x)
+        elif self.narrow:
+            u = ops.attend(
+                x,
+                self.norm_weight,
+                self.norm_bias,
+                fused.norm.eps,
+                self.qk,
+                self.qk_bias,
+                fused.window,
+                fused.heads,
+                fused.attention == "remote",
+            )
+        else:
+            u = fused.attend(fused.norm(x)).contiguous()
+        y = ops.block(
+            u,
+            x if fused.skip else None,
+            self.expand if self.expands else None,
+            self.expand_bias if self.expands else None,
+            self.act,
+            self.norm_weight if self.normalises else None,
+            self.norm_bias if self.normalises else None,
+            fused.norm.eps if self.normalises else 0.0,
+            self.local,
+            self.local_bias,
+            self.kernel,
+            self.stride,
+            self.shrink,
+            self.out,
+            fused.skip,
+        )
+        return y.permute(0, 3, 1, 2)
+
+
+class NativeStem(_Native):
+    """The first convolution and the stem's block with the kernels.
+
+    Args:
+        fused: A `FusedStem` and a `FusedBlock`, in sequence.
+    """
+
+    def __init__(self, fused: Any) -> None:
+        super().__init__(fused)
+        conv, block = fused[0].conv, fused[1]
+        self.act = _ACTS[conv.act]
+        self.keep("conv", _panels(conv.weight.flatten(1)))
+        self.keep("conv_bias", _vectors(conv.bias))
+        self.keep_local(block.local)
+        self.out: int = block.shrink.weight.shape[0]
+        self.keep("shrink", _panels(block.shrink.weight))
+        self.excites = not isinstance(block.se, nn.Identity)
+        if self.excites:
+            for name, layer in (("reduce", block.se.conv_reduce), ("excite", block.se.conv_expand)):
+                self.keep(name, layer.weight.detach().flatten(1).contiguous())
+                self.keep(name + "_bias", layer.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps an image [B, in_chans, H, W] to [B, C, ceil(H / 2), ceil(W / 2)]."""
+        if not _can(x):
+            return self.fused(x)
+        squeeze = (
+            (self.reduce, self.reduce_bias, self.excite, self.excite_bias)
+            if self.excites
+            else (None, None, None, None)
+        )
+        y = torch.ops.tenfold_emo.stem(
+            x,
+            self.conv,
+            self.conv_bias,
+            self.act,
+            self.local,
+            self.local_bias,
+            self.kernel,
+            *squeeze,
+            self.shrink,
+            self.out,
+        )
+        return y.permute(0, 3, 1, 2)
