@@ -133,6 +133,8 @@ def test_reproduce_trains_members_and_compares(split, tmp_path, capsys):
     folder = Path(found["run"])
     assert sorted(path.name for path in folder.glob("member-*")) == ["member-0", "member-1"]
     stamp = (folder / "member-0" / "result.json").stat().st_mtime_ns
+    assert "is finished" in answer(capsys, "reproduce", "--resume", folder, code=2)
+    (folder / "result.json").unlink()
     answer(capsys, "reproduce", "--resume", folder)
     assert (folder / "member-0" / "result.json").stat().st_mtime_ns == stamp
 

@@ -80,10 +80,7 @@ def train(
     from tenfold.tenet.experiments import train_run
 
     if resume is not None:
-        run = Run.open(resume)
-        if run.finished:
-            raise InputError(f"{resume} is finished; see {resume / 'report.html'}")
-        config = run.config(TrainConfig)
+        run, config = Run.resume(resume, config)
     else:
         run = Run.create("tenet", recipe or config.size, config, output)
     found = train_run(config, run)
@@ -331,8 +328,7 @@ def reproduce(
     from tenfold.tenet.experiments import reproduce as reproduce_table
 
     if resume is not None:
-        run = Run.open(resume)
-        config = run.config(ReproduceConfig)
+        run, config = Run.resume(resume, config)
     else:
         run = Run.create("tenet", "reproduce", config, output)
     rows, comparison = reproduce_table(config, run)
