@@ -1,5 +1,6 @@
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def test_the_modes_are_those_of_the_card():
     honest = config()
     assert (honest.attach, honest.fairness_nodes, honest.proxy_nodes) == ("append", *["train"] * 2)
     assert honest.choose == "last"
-    assert not honest.keep_sensitive
+    assert honest.keep_sensitive  # as published; not among the attributes of a user
+    assert not config(nodes=Path("people.csv")).keep_sensitive
 
 
 def test_official_cpf_sees_two_attributes_less_and_rounded_answers(biased):
