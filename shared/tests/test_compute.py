@@ -84,17 +84,6 @@ def test_random_state_goes_on_where_it_was():
     assert (normal(), draw()) == expected
 
 
-def test_deterministic_restores_what_was():
-    def inside():
-        with compute.deterministic():
-            assert torch.are_deterministic_algorithms_enabled()
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        inside()
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [

@@ -61,6 +61,23 @@ def test_open_and_latest(run, tmp_path):
         Run.open(tmp_path)
 
 
+def test_resume_goes_on_with_the_runs_own_configuration(tmp_path):
+    run = Run.create("toy", "pyg:Planetoid/A b", Config(rate=0.5), root=tmp_path)
+    assert run.folder.name.startswith("A-b-2")
+    assert Run.create("toy", "generated:300", Config(), root=tmp_path).folder.name[:14] == (
+        "generated-300-"
+    )
+    again, config = Run.resume(run.folder, Config())
+    assert (again.folder, config) == (run.folder, Config(rate=0.5))
+    run.configure(Config(rate=0.25))
+    assert Run.resume(run.folder, Config())[1].rate == 0.25
+    with pytest.raises(InputError, match="leave out --dataset, --seed"):
+        Run.resume(run.folder, Config(dataset="bat", seed=1))
+    run.finish({"results": []})
+    with pytest.raises(InputError, match=r"is finished; see .*report\.html"):
+        Run.resume(run.folder, Config())
+
+
 def test_metrics_survive_a_torn_line(run):
     for epoch in range(4):
         run.log(epoch=epoch, loss=1 / (epoch + 1), bad=float("nan"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from tenfold.ccgc.estimators import prepare
 from tenfold.ccgc.evaluation import label_scores
-from tenfold.ccgc.experiments import resolve
+from tenfold.ccgc.experiments import chosen, opened
 from tenfold.ccgc.settings import COMMUNITIES
 from tenfold.ccgc.training import TrainConfig, Training
 from tenfold.shared.compute import environment
@@ -26,7 +26,7 @@ from tenfold.shared.compute import environment
 RANGES = {"narrow": (3, 4, 5), "wide": (2, 3, 4)}
 PAIRS = {
     "communities": [(space, h) for space, hops in RANGES.items() for h in hops],
-    "roles": [("wide", hops) for hops in (4, 6, 8, 12)],
+    "roles": [("wide", hops) for hops in (4, 6, 8, 12, 16, 24)],
 }
 
 
@@ -50,14 +50,14 @@ def main() -> None:
 
 def choices(dataset: str, seed: int) -> dict[str, Any]:
     """Accuracies on one data set, in percent."""
-    resolved = resolve(TrainConfig(dataset=dataset, seed=seed, device="cpu"))
-    taken, data = resolved.config, resolved.data
+    experiment = chosen(opened(TrainConfig(dataset=dataset, seed=seed, device="cpu")))
+    taken, data = experiment.config, experiment.data
     y = data.y.numpy()
     kind = "communities" if taken.learning_rate == COMMUNITIES[1] else "roles"
     tried: dict[tuple[str, int], tuple[float, float]] = {}
     for space, hops in PAIRS[kind]:
         config = replace(taken, space=space, hops=hops)
-        training = prepare(data, config, resolved.fabric)
+        training = prepare(data, config, experiment.fabric)
         every: list[float] = []
 
         def look(training: Training, metrics: dict[str, Any], every: list[float] = every) -> None:

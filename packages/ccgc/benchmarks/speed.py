@@ -80,25 +80,32 @@ def main() -> None:
     only = [name for name in options.only if name != "train" or pyagc]
     if only != options.only:
         print("train: pyagc is not here; give --pyagc PYTHON", file=sys.stderr)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for dataset in options.datasets:
             graph = write_graph(dataset, Path(folder))
             for name in only:
-                rows.append(compare(dataset, name, graph, options, pyagc))
-                print(line(rows[-1]), flush=True)
+                row = compare(dataset, name, graph, options, pyagc)
+                print(line(row), flush=True)
+                write(row, options.output)
+    print(f"written: {options.output}", file=sys.stderr)
+
+
+def write(row: dict[str, Any], path: Path) -> None:
+    """Puts one result into the file, in the place of an earlier one of the same comparison."""
     from tenfold.shared.compute import environment
+    from tenfold.shared.files import write_atomic
 
     about = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": ["speed.py", *sys.argv[1:]],
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "machine": environment(),
-        "results": rows,
     }
-    options.output.write_text(json.dumps(about, indent=2) + "\n")
-    print(f"written: {options.output}", file=sys.stderr)
+    before = json.loads(path.read_text())["results"] if path.is_file() else []
+    key = ("dataset", "comparison")
+    kept = [other for other in before if any(other[k] != row[k] for k in key)]
+    content = {"machine": environment(), "results": [*kept, row | about]}
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_graph(dataset: str, folder: Path) -> Path:

@@ -112,6 +112,42 @@ def test_a_killed_train_resumes_to_the_same_result(tmp_path, capsys):
     assert "is finished" in answer(capsys, "train", "--resume", folder, code=2)
 
 
+def test_a_train_that_is_stopped_while_it_chooses_has_a_folder_and_resumes(
+    generated, tmp_path, capsys, monkeypatch
+):
+    options = ["--dataset", generated, "--epochs", "30", "--warm-up", "11", "--device", "cpu"]
+    whole = answer(capsys, "train", *options, "--output", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("tenfold.ccgc.settings.preferred", _interrupt)
+        assert run(["ccgc", "train", *options, "--output", str(tmp_path / "cut")]) == 1
+    (folder,) = tmp_path.glob("cut/ccgc/*")
+    assert "hops" not in tomllib.loads((folder / "config.toml").read_text())
+    with monkeypatch.context() as patch:  # the choice is made; training has not begun
+        patch.setattr("tenfold.ccgc.cli.train_model", _interrupt)
+        assert run(["ccgc", "train", "--resume", str(folder)]) == 1
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config == tomllib.loads((Path(whole["run"]) / "config.toml").read_text())
+    resumed = answer(capsys, "train", "--resume", folder)
+    assert resumed["scores"] == whole["scores"]
+    for name in ("trials.json", "metrics.jsonl", "clusters.csv"):
+        assert (folder / name).read_bytes() == (Path(whole["run"]) / name).read_bytes()
+    assert "The label-free choice" in (folder / "report.html").read_text()
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_run_refuses_options_that_it_would_ignore(generated, tmp_path, capsys):
+    made = answer(capsys, "train", "--dataset", generated, *SHORT, "--output", tmp_path)
+    folder = Path(made["run"])
+    assert folder.name.startswith("generated-300-")  # a colon is no part of a Windows path
+    (folder / "result.json").unlink()
+    refused = answer(capsys, "train", "--resume", folder, "--epochs", "60", code=2)
+    assert "leave out --epochs" in refused
+    assert answer(capsys, "train", "--resume", folder)["scores"] == made["scores"]
+
+
 def test_cluster_writes_a_table_of_a_users_graph(tmp_path, capsys):
     edges, nodes = tables(tmp_path)
     output = tmp_path / "out.csv"

@@ -432,7 +432,11 @@ def test_without_features_the_degree_is_one_hot(tmp_path):
 
 
 def test_both_directions_of_an_edge_in_a_table_are_one_edge(tmp_path):
-    both = {"source": ["ann", "bob"], "target": ["bob", "ann"], "weight": [1.0, 3.0]}
+    both = {
+        "source": ["ann", "bob", "ann"],
+        "target": ["bob", "ann", "bob"],
+        "weight": [1.0, 3.0, 2.5],
+    }
     data, _ = read_tables(
         write_table(tmp_path, "e", both, "csv"), write_table(tmp_path, "f", FEATURES, "csv")
     )

@@ -233,7 +233,7 @@ def test_a_narrow_run_that_ends_early_leaves_its_last_checkpoint(planted, tmp_pa
         device="cpu",
     )  # fmt: skip
     run = Run.create("ccgc", "toy", config, root=tmp_path)
-    result = experiments.train(experiments.resolve(config, planted), run)
+    result = experiments.train(experiments.opened(config, planted), run)
     assert result.epoch < 30
     _, state, _ = run.load()
     assert state["below"] == 2

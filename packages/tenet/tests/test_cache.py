@@ -42,12 +42,16 @@ def test_any_number_of_workers_makes_the_same_bits(split, tmp_path):
     assert digest(tmp_path / "1") == digest(tmp_path / "2")
 
 
-def test_dask_makes_the_same_bits(split, tmp_path):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_dask_makes_the_same_bits(split, tmp_path, processes):
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     index = scan(split)
     preprocess(index, tmp_path / "here", SMALL, shard_size=2)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=2 if processes else 1,
+        threads_per_worker=1 if processes else 2,
+        processes=processes,
+        dashboard_address=None,
     ) as cluster:
         preprocess(
             index, tmp_path / "dask", SMALL, shard_size=2, scheduler=cluster.scheduler_address

@@ -142,7 +142,7 @@ def test_recipes_fit_the_configuration(capsys):
     from tenfold.tenet.training import TrainConfig
 
     found = recipes("tenet")
-    assert set(found) == {"base", "small-gpu", "worlds"}
+    assert set(found) == {"base", "small-data", "small-gpu", "worlds"}
     for name in found:
         load_recipe(TrainConfig, "tenet", name)
     error = answer(capsys, "train", "--recipe", "bsae", code=2)
@@ -181,9 +181,15 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_demo_beats_constant_velocity(tmp_path, capsys):
-    found = answer(capsys, "demo", "--output", tmp_path)
-    straight, ours = found["methods"]
-    assert ours["minFDE6"] < ours["minFDE1"]
+def test_the_demo_beats_constant_velocity(tmp_path, capsys, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    found = answer(capsys, "demo", "--output", tmp_path / "demo")
+    straight, untrained, ours, no_map = found["methods"]
+    assert ours["minFDE6"] < 0.5 * straight["minFDE6"]
     assert ours["minFDE1"] < straight["minFDE1"]
+    assert ours["brier-minFDE6"] < untrained["brier-minFDE6"]
+    assert no_map["minFDE6"] > 1.2 * ours["minFDE6"]
     assert Path(found["demo"]["report"]).is_file()
+    assert list(elsewhere.iterdir()) == []  # nothing beside its own folder

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,13 +8,14 @@ import torch
 from tenfold.shared.errors import InputError
 from tenfold.tenet.data.maps import read_map
 from tenfold.tenet.data.scenario import HISTORY
-from tenfold.tenet.data.scene import SceneStore, make_scene, rotation, wrap
+from tenfold.tenet.data.scene import Batch, SceneStore, make_scene, rotation, wrap
 from tenfold.tenet.model import SIZES, ModelConfig, Tenet, model_config, world_logits
 from tenfold.tenet.model.attention import CrossAttention, SelfAttention
+from tenfold.tenet.model.baselines import constant_velocity
 from tenfold.tenet.model.flow import ResidualBlock
 from tenfold.tenet.objective import LossConfig, Targets, loss
 from tenfold.tenet.prediction import PredictConfig, fit_temperature, predict
-from tenfold.tenet.training import targets_of
+from tenfold.tenet.training import TrainConfig, batch_loss, targets_of
 
 
 def parameters(module):
@@ -189,6 +191,126 @@ def test_ablations_run_and_differ(store, change):
     assert parameters(model) != 1_106_095 or "modes" in change
 
 
+def kinematic_model():
+    torch.manual_seed(0)
+    return Tenet(model_config("tenet-tiny", kinematic=True)).eval()
+
+
+def test_kinematic_modes_start_at_constant_velocity_and_its_variants(store):
+    model = kinematic_model()
+    assert parameters(model) == 1_106_095 + 2 * 6 + 1
+    batch = store.batch(range(len(store)), 8, 16)
+    batch.line_valid[:] = False
+    # At constant speed over the last second the first mode is constant velocity, as the baseline.
+    batch.state[:, 0, 40:, 3:] = batch.state[:, 0, -1:, 3:]
+    found = run(model, batch)
+    state = batch.state[:, 0].numpy()
+    straight = constant_velocity(state[..., :2], state[..., 3:])
+    np.testing.assert_allclose(found.trajectories[:, 0], straight, atol=1e-3)
+    assert found.logits[0].tolist() == [1.5, 0, 0, 0, 0, 0]
+    # One that slows by 1 m/s in the last second: v - a tau (1 - exp(-t / tau)), summed over steps.
+    speed = 9.0 - 1.0 * (torch.arange(50) - 49) * 0.1
+    batch.state[:, 0, :, 2:] = 0.0
+    batch.state[:, 0, :, 3] = speed
+    batch.valid[:, 0, -2] = False  # a gap: the line is fitted to the rest
+    batch.state[:, 0, -2, 3] = 1e6
+    t = np.arange(1, 61) * 0.1
+    slowing = 9.0 - 1.5 * (1 - np.exp(-t / 1.5))
+    found = run(model, batch).trajectories[0].numpy()
+    np.testing.assert_allclose(found[0, :, 0], np.cumsum(slowing) * 0.1, atol=1e-3)
+    np.testing.assert_allclose(found[..., 1], 0.0, atol=1e-5)
+    braking = np.maximum(slowing - 1.5 * t, 0)
+    np.testing.assert_allclose(found[3, :, 0], np.cumsum(braking) * 0.1, atol=1e-3)
+    # No jump at the first step, where positions as they are would be metres apart.
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    after = run(model, batch).trajectories[0].numpy()
+    assert np.abs(after[:, 0] - found[:, 0]).max() < 0.5
+    assert np.abs(after[:, -1] - found[:, -1]).max() > 3
+
+
+def crossroads(kind=0):
+    """One agent at 8 m/s, 10 m before lanes part: left on a circle of 12 m, straight on, right."""
+    angle = np.linspace(0, np.pi / 2, 10)
+    turn = np.stack([10 + 12 * np.sin(angle), 12 * (1 - np.cos(angle))], axis=-1)
+    share = np.linspace(0, 1, 10)[:, None]
+    lanes = [
+        np.array([-40.0, 0.0]) + share * [50.0, 0.0],
+        turn,
+        np.array([10.0, 0.0]) + share * [60.0, 0.0],
+        turn * [1, -1],
+        np.array([22.0, 12.0]) + share * [0.0, 50.0],
+        np.array([22.0, -12.0]) + share * [0.0, -50.0],
+        np.array([60.0, 1.0]) + share * [-80.0, 0.0],  # the other way, a metre beside
+    ]
+    state = torch.zeros(1, 1, 50, 5)
+    state[..., 0] = 0.8 * (torch.arange(50) - 49)
+    state[..., 3] = 8.0
+    m = len(lanes)
+    one = torch.zeros(1, 1, dtype=torch.long)
+    return Batch(
+        state=state,
+        valid=torch.ones(1, 1, 50, dtype=torch.bool),
+        object_type=one + kind,
+        category=one + 3,
+        is_av=one.bool(),
+        future=torch.zeros(1, 1, 60, 2),
+        future_valid=torch.zeros(1, 1, 60, dtype=torch.bool),
+        lines=torch.from_numpy(np.stack(lanes)).float()[None],
+        line_kind=torch.zeros(1, m, dtype=torch.long),
+        in_intersection=torch.zeros(1, m, dtype=torch.bool),
+        half_width=torch.ones(1, m),
+        line_valid=torch.ones(1, m, dtype=torch.bool),
+    )
+
+
+def test_kinematic_modes_follow_lanes_and_part_where_lanes_part():
+    model = kinematic_model()
+    batch = crossroads()
+    paths = run(model, batch).trajectories[0].numpy()
+    for mode in (0, 1, 2):  # no side: straight on
+        assert np.abs(paths[mode, :, 1]).max() < 0.1
+    lines = batch.lines[0].numpy()
+    for mode, lanes, sign in ((4, (0, 1, 4), 1), (5, (0, 3, 5), -1)):
+        dense = np.concatenate(
+            [np.linspace(a, b, 50) for n in lanes for a, b in pairwise(lines[n])]
+        )
+        away = np.linalg.norm(paths[mode][:, None] - dense, axis=-1).min(axis=1)
+        assert away.max() < 0.9  # a lane is 3.6 m wide
+        assert sign * paths[mode, -1, 1] > 15
+        steps = np.linalg.norm(np.diff(paths[mode], axis=0), axis=1)
+        speeds = 8.0 - 0.3 * np.arange(2, 61) * 0.1
+        np.testing.assert_allclose(steps, speeds * 0.1, atol=0.02)
+    # Pedestrians do not follow lanes, nor does anybody without the map.
+    straight = run(model, crossroads(kind=1)).trajectories[0]
+    assert straight[..., 1].abs().max() < 1e-5
+    no_map = Tenet(model_config("tenet-tiny", kinematic=True, use_map=False)).eval()
+    torch.testing.assert_close(run(no_map, batch).trajectories[0], straight, atol=1e-4, rtol=0)
+
+
+def test_kinematic_padding_and_order_change_nothing(store):
+    model = kinematic_model()
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    batch = store.batch(range(3), 64, 128)
+    plain = run(model, batch)
+    near(run(model, store.batch(range(3), 64, 128, fixed=True)), plain, atol=1e-3)
+    order = torch.randperm(batch.lines.shape[1])
+    by_line = ("lines", "line_kind", "in_intersection", "half_width", "line_valid")
+    mixed = replace(batch, **{name: getattr(batch, name)[:, order] for name in by_line})
+    near(run(model, mixed), plain, atol=1e-3)
+
+
+def test_kinematic_forecasts_move_with_the_scene(scene_source):
+    model = kinematic_model()
+    torch.nn.init.normal_(model.regression[-1].weight, std=0.1)
+    config = PredictConfig(worlds=True)
+    before = predict(model, [make_scene(*scene_source)], config)
+    after = predict(
+        model, [make_scene(*moved(*scene_source, 2.1, np.array([912.0, -8.0])))], config
+    )
+    expected = before.trajectories @ rotation(2.1).T + np.array([912.0, -8.0])
+    np.testing.assert_allclose(after.trajectories, expected, atol=2e-3, rtol=0)
+
+
 def test_the_flow_header_changes_no_forecast(store):
     torch.manual_seed(0)
     model = Tenet(SIZES["tenet-tiny"]).eval()
@@ -254,12 +376,11 @@ def test_a_scene_is_learnt_by_heart(made):
     torch.manual_seed(0)
     model = Tenet(model_config("tenet-tiny", dropout=0.0))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    first = None
-    for step in range(400):
+    first, steps = None, 900
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20, (400 - step) / 200)
-        found = model(batch)
-        total, parts = loss(found, targets_of(batch, None), LossConfig(evolving=0.0))
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20, (steps - step) / 400)
+        total, parts, found = batch_loss(model, batch, TrainConfig())
         first = first or parts
         optimizer.zero_grad()
         total.backward()
@@ -314,6 +435,22 @@ def test_garbage_in_invalid_steps_gives_no_gradient(store):
     total, _ = loss(model(batch), targets)
     total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_most_probable_mode_is_pulled_even_when_it_loses():
+    from tenfold.tenet.model import Forecast
+
+    path = torch.zeros(1, 2, 60, 2)
+    path[0, 1] += 3.0
+    valid = torch.ones(1, 60, dtype=torch.bool)
+    truth = Targets(torch.zeros(1, 60, 2), valid, torch.zeros(1, 50, 5), valid[:, :50])
+    forecast = Forecast(path.requires_grad_(), torch.tensor([[0.0, 1.0]]))
+    total, parts = loss(forecast, truth, LossConfig(likeliest_weight=0.5))
+    assert parts["reg"] == 0.0
+    assert parts["likeliest"] == pytest.approx(2.5)
+    assert float(total) == pytest.approx(float(parts["cls"]) + 0.5 * 2.5)
+    total.backward()
+    assert path.grad[0, 1].abs().min() > 0
 
 
 def test_max_margin_and_soft_classification():

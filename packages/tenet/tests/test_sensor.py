@@ -63,6 +63,29 @@ def test_windows_are_scenarios_of_the_official_form(sensor_logs, tmp_path, capsy
 
 
 @pytest.mark.data
+def test_windows_with_a_short_history_begin_before_the_log(sensor_logs):
+    log = read_sensor_log(sorted(sensor_logs.iterdir())[0])
+    full = {s.scenario_id: s for s in windows(log, WindowConfig(stride=5, all_focal=True))}
+    config = WindowConfig(stride=5, all_focal=True, min_history=15)
+    short = {s.scenario_id: s for s in windows(log, config)}
+    assert len(short) > 1.5 * len(full)
+    assert set(full) <= set(short)  # 35 steps earlier is a whole number of strides
+    early = [s for s in short.values() if s.start_timestamp < log.timestamps[0]]
+    assert min(s.start_timestamp for s in early) == log.timestamps[0] - 35e8
+    for scenario in early:
+        seen = scenario.valid[scenario.focal]
+        assert seen[35:].all()
+        missing = round((log.timestamps[0] - scenario.start_timestamp) / 1e8)
+        assert not scenario.valid[:, :missing].any()
+        row = log.track_ids.index(scenario.track_ids[scenario.focal])
+        np.testing.assert_array_equal(
+            scenario.position[scenario.focal, missing:], log.position[row, : 110 - missing]
+        )
+    with pytest.raises(InputError, match="min_history=51"):
+        WindowConfig(min_history=51)
+
+
+@pytest.mark.data
 def test_malformed_logs_name_file_and_column(sensor_logs, tmp_path):
     import shutil
 

@@ -1,20 +1,27 @@
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch._dynamo.backends.debugging import aot_eager
 
 from tenfold.shared.errors import InputError
 from tenfold.shared.runs import Run
+from tenfold.tenet.objective import loss
 from tenfold.tenet.scenes import load_scenes, truth_of_store
 from tenfold.tenet.training import (
     TrainConfig,
     Training,
     augment,
+    batch_loss,
     epoch_order,
     learning_rate,
     load_model,
     parameter_groups,
+    targets_of,
 )
 
 SHORT = TrainConfig(
@@ -108,7 +115,7 @@ def test_biases_norms_and_embeddings_do_not_decay(store):
     assert (decaying["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
 
 
-def test_augmentation_is_a_rigid_motion(store):
+def test_augmentation_keeps_scenes_whole(store):
     config = replace(SHORT, rotate=10.0, mirror=True)
     before = store.batch(range(6), 8, 16)
     after = augment(store.batch(range(6), 8, 16), config, np.random.default_rng(0))
@@ -125,6 +132,24 @@ def test_augmentation_is_a_rigid_motion(store):
         course = torch.atan2(b.state[..., 4], b.state[..., 3])
         gap = torch.remainder(course - b.state[..., 2] + torch.pi, 2 * torch.pi) - torch.pi
         assert gap[fast].abs().median() < 0.1
+    wide = augment(
+        store.batch(range(6), 8, 16), replace(SHORT, stretch=0.2), np.random.default_rng(0)
+    )
+    for name in ("future", "lines", "half_width"):
+        ratio = getattr(wide, name)[0] / getattr(before, name)[0]
+        ratio = ratio[getattr(before, name)[0].abs() > 1e-3]
+        by = wide.state[0, 0, 0, 0] / before.state[0, 0, 0, 0]
+        torch.testing.assert_close(ratio, by.expand_as(ratio), atol=1e-4, rtol=0)
+        assert abs(by - 1) > 0.01
+    late = augment(
+        store.batch(range(6), 8, 16), replace(SHORT, forget=1.0), np.random.default_rng(0)
+    )
+    begins = late.valid[:, 0].int().argmax(dim=1)
+    assert len(begins.unique()) > 1
+    assert late.valid[:, 0, -1].all()
+    for row in range(6):
+        assert not late.valid[row, :, : begins[row]].any()
+        assert torch.equal(late.valid[row, :, begins[row] :], before.valid[row, :, begins[row] :])
     thin = augment(store.batch(range(6), 8, 16), replace(SHORT, drop=0.5), np.random.default_rng(0))
     assert torch.equal(thin.valid[:, 0], before.valid[:, 0])
     assert thin.valid.sum() < before.valid.sum()
@@ -132,7 +157,13 @@ def test_augmentation_is_a_rigid_motion(store):
 
 
 @pytest.mark.parametrize(
-    "change", [{"worlds": True}, {"dense": True, "laplace": True}, {"classification": "soft"}]
+    "change",
+    [
+        {"worlds": True},
+        {"dense": True, "laplace": True, "flow_all_modes": True},
+        {"classification": "soft", "kinematic": True, "likeliest_weight": 1.0, "evolving": 0.5},
+        {"worlds": True, "kinematic": True},
+    ],
 )
 def test_variants_train(store, tmp_path, change):
     config = replace(SHORT, epochs=1, **change)
@@ -146,9 +177,74 @@ def test_variants_train(store, tmp_path, change):
     assert not model.training
 
 
+def test_the_past_of_the_winners_alone_is_the_same_loss(store):
+    """What the loop asks for, against the Temporal Flow Header run on all modes."""
+    config = replace(SHORT, dropout=0.0)
+    training = Training(config, store)
+    batch = store.batch(range(4), 8, 16)
+    total, parts, forecast = batch_loss(training.network.train(), batch, config)
+    assert forecast.history.shape == (4, 1, 50, 2)
+    whole = training.network(batch)
+    assert whole.history.shape == (4, 6, 50, 2)
+    again, other = loss(whole, targets_of(batch, None), config.loss())
+    assert other["flow"] == pytest.approx(float(parts["flow"]), rel=1e-5)
+    assert again.item() == pytest.approx(total.item(), rel=1e-5)
+    everything, _, _ = batch_loss(training.network, batch, replace(config, flow_all_modes=True))
+    assert everything.item() != pytest.approx(total.item(), rel=1e-3)
+
+
 def test_bf16_trains(store):
     found = Training(replace(SHORT, epochs=1, precision="bf16-mixed"), store).run()
     assert np.isfinite(found["loss"])
+
+
+def test_two_processes_take_the_steps_of_one(store, tmp_path):
+    """Over gloo, each with half of every batch; without dropout the weights agree."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"""
+import torch
+from safetensors.torch import save_file
+from tenfold.tenet.scenes import load_scenes
+from tenfold.tenet.training import TrainConfig, Training
+
+torch.set_num_threads(1)
+config = TrainConfig(**{asdict(replace(SHORT, batch_size=2, epochs=1, dropout=0.0, devices=2))!r})
+training = Training(config, load_scenes(config.data))
+training.run()
+assert training.fabric.world_size == 2
+if training.fabric.global_rank == 0:
+    save_file(training.network.state_dict(), {str(tmp_path / "two.safetensors")!r})
+"""
+    )
+    subprocess.run([sys.executable, script], check=True, timeout=120, cwd=tmp_path)
+    one = Training(replace(SHORT, batch_size=2, epochs=1, dropout=0.0), store)
+    before = one.network.score[0].weight.clone()
+    one.run()
+    two = load_file(tmp_path / "two.safetensors")
+    gaps = [(two[k] - v).abs().flatten() for k, v in one.network.state_dict().items()]
+    gap = torch.cat(gaps)
+    # Adam blows up the rounding of gradients that are zero, such as those of the keys' biases.
+    assert gap.median() < 1e-6
+    assert (gap > 1e-4).float().mean() < 0.01
+    assert (one.network.score[0].weight - before).abs().mean() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_compiled_training_takes_the_same_steps(store, monkeypatch):
+    """Graphs are captured and differentiated as for any backend; C++ is not compiled (minutes)."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: whole(model, backend=backend))
+    config = replace(SHORT, epochs=1, dropout=0.0)
+    losses = [Training(replace(config, compile=on), store).run()["loss"] for on in (False, True)]
+    assert graphs
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.gpu
@@ -184,7 +280,11 @@ def test_scenes_of_all_sources(split, tmp_path):
     [
         ({"epochs": 0}, "epochs=0"),
         ({"learning_rate": 1e-6}, "final_learning_rate <= learning_rate"),
-        ({"drop": 1.0}, "drop must be"),
+        ({"drop": 1.0}, "drop=1.0"),
+        ({"stretch": -0.1}, "stretch=-0.1"),
+        ({"forget": 2.0}, "forget=2.0"),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"worlds": True, "classification": "soft"}, "worlds with classification='soft'"),
         ({"size": "tenet-huge"}, "unknown size 'tenet-huge'"),
     ],
 )

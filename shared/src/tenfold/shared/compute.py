@@ -1,4 +1,4 @@
-"""Devices, precision, seeds, determinism and distribution, through Lightning Fabric.
+"""Devices, precision, seeds and distribution, through Lightning Fabric.
 
 A training loop asks once for a Fabric and then runs unchanged on a CPU, a GPU, many GPUs or many
 machines. This module imports torch only when one of its functions is called.
@@ -9,8 +9,7 @@ import platform
 import random
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from tenfold.shared.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_TOLD = ("torch", "numpy", "lightning-fabric")  # beside our own, in `environment`
 
 
 def available_devices() -> dict[str, list[str]]:
@@ -128,20 +129,6 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Makes torch use deterministic algorithms, or fail, while the block runs."""
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
 def environment() -> dict[str, Any]:
     """Describes the machine and the software, for a run's `environment.json` and `doctor`.
 
@@ -151,7 +138,8 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
-    versions = {item.name.lower(): item.version for item in metadata.distributions()}
+    names = {dist.name.lower() for dist in metadata.distributions()}
+    told = [n for n in sorted(names) if n in _TOLD or n.startswith("tenfold-")]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -160,11 +148,7 @@ def environment() -> dict[str, Any]:
         "memory_gib": memory_gib(),
         "devices": available_devices(),
         "cuda": torch.version.cuda,
-        "packages": {
-            name: versions[name]
-            for name in sorted(versions)
-            if name in ("torch", "numpy", "lightning-fabric") or name.startswith("tenfold-")
-        },
+        "packages": {name: metadata.version(name) for name in told},
         "git_commit": git_commit(),
     }
 

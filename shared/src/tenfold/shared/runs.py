@@ -20,6 +20,7 @@ processes each may call every method: only the main one writes.
 import dataclasses
 import datetime
 import json
+import re
 import secrets
 import sys
 import time
@@ -91,7 +92,7 @@ class Run:
             InputError: If the folder cannot be made.
         """
         now = datetime.datetime.now()  # two runs of one second have their own folders
-        label = f"{Path(recipe).stem if recipe else 'custom'}-{now:%Y%m%d-%H%M%S-%f}"
+        label = f"{_stem(recipe) if recipe else 'custom'}-{now:%Y%m%d-%H%M%S-%f}"
         run = cls(Path(_from_main_process(str(Path(root, package, label)))))
         about = {
             "command": command if command is not None else sys.argv,
@@ -103,7 +104,7 @@ class Run:
                 run.folder.mkdir(parents=True)
             except OSError as error:
                 raise InputError(f"{run.folder} cannot be made: {error.strerror}") from error
-            write_toml(config, run.folder / "config.toml")
+            run.configure(config)
             write_atomic(run.folder / "environment.json", to_json(about | environment(), indent=2))
             message(f"run: {run.folder}")
         return run
@@ -123,6 +124,31 @@ class Run:
         return cls(Path(folder))
 
     @classmethod
+    def resume(cls, folder: Path | str, given: T) -> "tuple[Run, T]":
+        """Opens an interrupted run, which goes on with its own configuration.
+
+        Args:
+            folder: The folder.
+            given: The configuration of the command line, which must be the default one.
+
+        Returns:
+            The run, and its configuration as a dataclass of the same type.
+
+        Raises:
+            InputError: If it is not the folder of a run, the run is finished, or options were
+                given that would be ignored.
+        """
+        run = cls.open(folder)
+        if run.finished:
+            raise InputError(f"{folder} is finished; see {Path(folder) / 'report.html'}")
+        default = type(given)()
+        changed = [key for key, value in vars(given).items() if value != getattr(default, key)]
+        if changed:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise InputError(f"a resumed run keeps its own configuration; leave out {options}")
+        return run, run.config(type(given))
+
+    @classmethod
     def latest(cls, package: str, recipe: str | None = None, root: Path | str = "runs") -> "Run":
         """Opens the newest run of a package, or of one of its recipes.
 
@@ -134,12 +160,21 @@ class Run:
         Raises:
             InputError: If there is none.
         """
-        names = f"{Path(recipe).stem}-{'[0-9]' * 8}-*" if recipe else "*"
+        names = f"{_stem(recipe)}-{'[0-9]' * 8}-*" if recipe else "*"
         found = list(Path(root, package).glob(f"{names}/config.toml"))
         if not found:
             what = f"of recipe {recipe!r} " if recipe else ""
             raise InputError(f"no run {what}in {Path(root, package)}; start one with `train`")
         return cls(max(found, key=lambda path: path.stat().st_mtime_ns).parent)
+
+    def configure(self, config: Any) -> None:
+        """Writes the configuration; call it again when what was open in it has been chosen.
+
+        Args:
+            config: The dataclass that describes the run.
+        """
+        if is_main_process():
+            write_toml(config, self.folder / "config.toml")
 
     def config(self, cls: type[T]) -> T:
         """Reads the run's configuration.
@@ -275,6 +310,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has its result."""
         return (self.folder / "result.json").is_file()
+
+
+def _stem(recipe: str) -> str:
+    """Gives the part of a recipe's name or path that every system takes as a folder's name."""
+    return re.sub(r"[^\w.-]+", "-", Path(recipe).stem)
 
 
 def _now() -> str:

@@ -22,19 +22,12 @@ from torch_geometric.data import Data
 
 from tenfold.ccgc.data import Graph, as_data
 from tenfold.ccgc.kmeans import kmeans
-from tenfold.ccgc.model import UnsharedEncoders, fuse
+from tenfold.ccgc.model import UnsharedEncoders
 from tenfold.ccgc.objective import graph_regression_loss
 from tenfold.ccgc.selection import BlockGraph
-from tenfold.ccgc.settings import Trial, choose_settings
+from tenfold.ccgc.settings import choose_settings
 from tenfold.ccgc.smoothing import SmoothedFeatures, operator_of, smooth_with
-from tenfold.ccgc.training import (
-    Clustering,
-    Protocol,
-    TrainConfig,
-    Training,
-    confidence,
-    embed_blocks,
-)
+from tenfold.ccgc.training import Protocol, TrainConfig, Training, confidence, embed_blocks
 from tenfold.shared import compute
 from tenfold.shared.errors import InputError
 
@@ -324,17 +317,3 @@ class SCGC(GraphClusterer):
         """The fused embedding float32 [M, d] of another graph with the same features."""
         self._require_fitted()
         return embed_graph(as_data(graph), self._weights, self.hops)[0].numpy()
-
-
-__all__ = [
-    "CCGC",
-    "SCGC",
-    "SSGC",
-    "Clustering",
-    "GraphClusterer",
-    "KMeansBaseline",
-    "Trial",
-    "embed_graph",
-    "fuse",
-    "prepare",
-]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from tenfold.ccgc.evaluation import METRICS, graph_scores, label_scores
 from tenfold.ccgc.settings import Trial, choose_settings
 from tenfold.ccgc.training import Clustering, Protocol, TrainConfig, Training
 from tenfold.shared import compute
-from tenfold.shared.config import load_recipe
+from tenfold.shared.compute import is_main_process
+from tenfold.shared.config import from_mapping, load_recipe, to_json
 from tenfold.shared.errors import InputError
+from tenfold.shared.files import write_atomic
 from tenfold.shared.progress import message, progress
 from tenfold.shared.published import Comparison, compare, published
 from tenfold.shared.report import Report
@@ -59,11 +61,11 @@ class Result:
 
 
 @dataclass
-class Resolved:
-    """A run with everything chosen.
+class Experiment:
+    """A run that can be trained, from :func:`opened`.
 
     Attributes:
-        config: the full configuration.
+        config: the configuration; :func:`chosen` fills in what is open.
         data: the checked graph, on the fabric's device.
         fabric: where to run.
         trials: of the label-free choice.
@@ -73,12 +75,18 @@ class Resolved:
     config: TrainConfig
     data: Data
     fabric: Any
-    trials: list[Trial]
-    begun: Training | None
+    trials: list[Trial] = field(default_factory=list)
+    begun: Training | None = None
+
+    @property
+    def y(self) -> np.ndarray | None:
+        """The classes, int64 [N], if they are known."""
+        y = getattr(self.data, "y", None)
+        return None if y is None else y.cpu().numpy()
 
 
-def resolve(config: TrainConfig, data: Data | None = None) -> Resolved:
-    """Loads the graph and fills in what the configuration leaves open.
+def opened(config: TrainConfig, data: Data | None = None) -> Experiment:
+    """Loads and checks the graph of a run, and counts its classes if K is open.
 
     Args:
         config: the run.
@@ -98,19 +106,36 @@ def resolve(config: TrainConfig, data: Data | None = None) -> Resolved:
         raise InputError(
             f"clusters={config.clusters} for {data.num_nodes} nodes; expected at most as many"
         )
-    config, trials, begun = choose_settings(data, config, fabric)
-    return Resolved(config, data, fabric, trials, begun)
+    return Experiment(config, data, fabric)
 
 
-def train(resolved: Resolved, run: Run | None = None) -> Result:
+def chosen(experiment: Experiment, run: Run | None = None) -> Experiment:
+    """Chooses without labels what the configuration leaves open; all of it is then given.
+
+    Args:
+        experiment: from :func:`opened`.
+        run: the folder of the run, which remembers the choice.
+    """
+    config, trials, begun = choose_settings(experiment.data, experiment.config, experiment.fabric)
+    if run is not None and trials and is_main_process():
+        write_atomic(run.folder / "trials.json", to_json(trials, indent=2))
+    elif run is not None and (run.folder / "trials.json").is_file():  # chosen before a kill
+        rows = json.loads((run.folder / "trials.json").read_text("utf-8"))
+        trials = [from_mapping(Trial, row, "trials.json") for row in rows]
+    if run is not None:
+        run.configure(config)
+    return replace(experiment, config=config, trials=trials, begun=begun)
+
+
+def train(experiment: Experiment, run: Run | None = None) -> Result:
     """Trains to the end; with a run folder it logs, checkpoints, and resumes what is there.
 
     Args:
-        resolved: from :func:`resolve`.
+        experiment: from :func:`chosen`.
         run: the folder of the run.
     """
-    config, data = resolved.config, resolved.data
-    training = resolved.begun or prepare(data, config, resolved.fabric)
+    config, data = experiment.config, experiment.data
+    training = experiment.begun or prepare(data, config, experiment.fabric)
     if run is not None and (saved := run.load()):
         weights, state, epoch = saved
         training.load_state_dict(weights, state)
@@ -143,18 +168,22 @@ def train(resolved: Resolved, run: Run | None = None) -> Result:
 
 
 def evaluate(run: Run) -> tuple[TrainConfig, Result]:
-    """The scores of a run's checkpoint, from its weights and centres."""
+    """A run's clustering made again from its checkpoint, and its scores.
+
+    official-best keeps the labels of the epoch that the classes chose; in final the narrow space's
+    read-out is fitted again, and all else is as it was saved.
+    """
     config = run.config(TrainConfig)
     saved = run.load()
     if saved is None:
         raise InputError(f"{run.folder} has no checkpoint yet; continue it with train --resume")
-    resolved = resolve(config)
-    training = prepare(resolved.data, resolved.config, resolved.fabric)
+    experiment = chosen(opened(config))
+    training = prepare(experiment.data, experiment.config, experiment.fabric)
     training.load_state_dict(*saved[:2])
     training.history = run.metrics()
     if training.best is None:
         raise InputError(f"{run.folder} has no clustering yet; continue it with train --resume")
-    return resolved.config, _result(training, resolved.data, training.clustering())
+    return experiment.config, _result(training, experiment.data, training.clustering())
 
 
 def _result(training: Training, data: Data, best: Clustering) -> Result:
@@ -190,10 +219,8 @@ def measurements(config: TrainConfig, scores: dict[str, float]) -> list[Measurem
 
 def write_report(
     folder: Path,
-    config: TrainConfig,
+    experiment: Experiment,
     result: Result,
-    y: np.ndarray | None,
-    trials: Iterable[Trial] = (),
     compared: list[dict[str, Any]] | None = None,
     title: str | None = None,
 ) -> tuple[Path, list[tuple[Path, str]]]:
@@ -201,16 +228,15 @@ def write_report(
 
     Args:
         folder: where ``report.html`` and the pictures go.
-        config: the full configuration.
+        experiment: from :func:`chosen`.
         result: of :func:`train`.
-        y: the classes, if known.
-        trials: of the label-free choice.
         compared: rows for a table of methods.
         title: heading; by default the data set.
 
     Returns:
         The page, and the pictures with their captions.
     """
+    config, y = experiment.config, experiment.y
     report = Report(title or f"CCGC on {config.dataset}", f"protocol {config.protocol}")
     report.text(PROTOCOLS[config.protocol])
     if compared:
@@ -230,8 +256,8 @@ def write_report(
         caption = "Classes against matched clusters, percent of the class"
         shown.insert(1, ("confusion", pictures.confusion(y, result.labels), caption))
     if result.history:
-        curves = pictures.training_curves(result.history, result.epoch)
-        caption = "Loss (it changes at the end of the warm-up) and quality; red: the chosen epoch"
+        curves = pictures.training_curves(result.history, result.epoch, config.warm_up)
+        caption = "The two losses and the quality of each refresh; red: the chosen epoch"
         shown.append(("training", curves, caption))
     for name, figure, caption in shown:
         report.picture(figure, name, caption)
@@ -243,7 +269,7 @@ def write_report(
             "modularity": t.modularity,
             **t.quality.as_dict(),
         }
-        for t in trials
+        for t in experiment.trials
     ]
     if rows:
         report.table(rows, caption="The label-free choice of hops and learning rate")
@@ -296,12 +322,13 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
             before = [r for (d, p, _), r in done.items() if (d, p) == (dataset, protocol)]
             if before:
                 base = replace(base, **{k: before[0][k] for k in CHOSEN})
-            resolved = resolve(base)
-            full = resolved.config
+            experiment = chosen(opened(base))
+            full = experiment.config
             for seed in range(config.seeds):
                 if (dataset, protocol, seed) not in done:
                     started = time.perf_counter()
-                    result = train(replace(resolved, config=replace(full, seed=seed), begun=None))
+                    seeded = replace(full, seed=seed)
+                    result = train(replace(experiment, config=seeded, begun=None))
                     line = {
                         "dataset": dataset,
                         "protocol": protocol,

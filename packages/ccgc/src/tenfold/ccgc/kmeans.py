@@ -239,12 +239,20 @@ def balanced_kmeans(
 
 
 def _balancing_offsets(distance: Tensor, temperature: float) -> Tensor:
-    scale = temperature * float(distance.min(1).values.mean()) + 1e-12
-    offsets = torch.zeros(distance.shape[1], dtype=distance.dtype, device=distance.device)
+    """Thirty rounds of Sinkhorn scaling, as products of the kernel with its two scalings.
+
+    Each round divides the factor ``u_k = exp(offset_k / s)`` of a cluster by K times its mass. The
+    nearest distance of a row cancels in its softmax; without it no kernel row vanishes.
+    """
+    nearest = distance.min(1, keepdim=True).values
+    scale = temperature * float(nearest.mean()) + 1e-12
+    kernel = ((nearest - distance) / scale).double().exp()
+    rows, k = kernel.shape
+    u = kernel.new_ones(k)
     for _ in range(30):
-        mass = torch.softmax((offsets - distance) / scale, 1).mean(0)
-        offsets = offsets - scale * (mass * len(mass)).clamp(min=1e-9).log()
-    return offsets
+        mass = u * (kernel.T @ (kernel @ u).reciprocal())  # [K], sums to N
+        u = u / (mass * (k / rows)).clamp(min=1e-9)
+    return (scale * u.log()).to(distance.dtype)
 
 
 def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:

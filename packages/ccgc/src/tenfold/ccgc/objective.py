@@ -115,26 +115,29 @@ def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     Returns:
         float [K, d]; a cluster without rows has mean 0.
     """
-    weight = torch.zeros(n_clusters, len(z), dtype=z.dtype, device=z.device)
-    weight[labels, torch.arange(len(z), device=z.device)] = 1.0
-    return (weight / weight.sum(1, keepdim=True).clamp(min=1)) @ z
+    places = torch.arange(len(z), device=z.device)
+    return averaging(labels, places, len(z), n_clusters, z.dtype) @ z
 
 
-def averaging(labels: Tensor, places: Tensor, rows: int) -> Tensor:
-    """The matrix that takes the mean of each cluster that has a row, in order of its label.
+def averaging(
+    labels: Tensor, places: Tensor, rows: int, n_clusters: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The matrix that takes the mean of the rows of each cluster.
 
     Args:
         labels: int64 [n].
         places: int64 [n], the row of each.
         rows: how many rows there are.
+        n_clusters: K.
+        dtype: of the result.
 
     Returns:
-        float32 [K', rows]; ``averaging(...) @ z`` are the cluster means of these rows of ``z``.
+        float [K, rows]: ``averaging(...) @ z`` are the cluster means of the places in ``z``. The
+        row of a cluster without a place is zero.
     """
-    present, position = labels.unique(return_inverse=True)
-    weight = torch.zeros(len(present), rows, device=labels.device)
-    weight[position, places] = 1.0
-    return weight / weight.sum(1, keepdim=True)
+    weight = torch.zeros(n_clusters, rows, dtype=dtype, device=labels.device)
+    weight[labels, places] = 1.0
+    return weight / weight.sum(1, keepdim=True).clamp(min=1)
 
 
 def positive_loss_mean_field(means1: Tensor, means2: Tensor) -> Tensor:

@@ -93,21 +93,31 @@ def cluster_sizes(labels: np.ndarray, confidence: np.ndarray) -> Figure:
     return figure
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], chosen: int) -> Figure:
-    """Loss and quality (or, in official-best, scores) over the epochs; a line marks the choice."""
+def training_curves(history: Sequence[Mapping[str, Any]], chosen: int, warm_up: int) -> Figure:
+    """Both losses and the quality (official-best: scores); a dotted line marks the choice.
+
+    Args:
+        history: the metrics of the refreshes.
+        chosen: epoch of the clustering that was kept.
+        warm_up: epochs of the warm-up loss; the other one begins there.
+    """
     keys = [k for k in ("information", "balance", "compactness", "ACC", "NMI") if k in history[0]]
-    epochs = [line["epoch"] for line in history]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    epochs = np.array([line["epoch"] for line in history])
     loss = np.array([np.nan if line["loss"] is None else line["loss"] for line in history], float)
-    left.plot(epochs, loss, color="tab:gray")
-    left.set_yscale("log" if (loss[np.isfinite(loss)] > 0).all() else "linear")
-    left.set_ylabel("loss")
+    early = epochs < warm_up
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, part, name in zip(panels, (early, ~early), ("warm-up loss", "loss"), strict=False):
+        axes.plot(epochs[part], loss[part], color="tab:gray", marker="." if part.sum() < 3 else "")
+        axes.set_title(name, fontsize=10)
+    panels[0].set_yscale("log" if (loss[early] > 0).any() else "linear")
     for key in keys:
-        right.plot(epochs, [line[key] for line in history], label=key)
-    right.legend(fontsize=8)
-    for axes in (left, right):
+        panels[2].plot(epochs, [line[key] for line in history], label=key)
+    panels[2].legend(fontsize=8)
+    panels[2].set_title("quality without labels" if "balance" in keys else "scores", fontsize=10)
+    for axes in (panels[int(chosen >= warm_up)], panels[2]) if chosen >= 0 else ():
         axes.axvline(chosen, color="tab:red", linestyle=":", linewidth=1)
+    for axes in panels:
         axes.set_xlabel("epoch")
     return figure
 

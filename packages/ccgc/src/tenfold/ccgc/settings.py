@@ -26,7 +26,10 @@ Candidate = tuple[Space, int]  # a space and a number of hops
 
 # What is tried, and the learning rate.
 COMMUNITIES: tuple[tuple[Candidate, ...], float] = ((("narrow", 4), ("wide", 3)), 1e-4)
-ROLES: tuple[tuple[Candidate, ...], float] = ((("wide", 4), ("wide", 8), ("wide", 12)), 1e-3)
+ROLES: tuple[tuple[Candidate, ...], float] = (
+    tuple(("wide", hops) for hops in (4, 8, 12, 16, 24)),
+    1e-3,
+)
 LOSS = 0.025  # modularity that the narrow space may cost
 PROBE_HOPS = 3  # smoothing at which the kind of graph is decided
 OFFICIAL = (4, 1e-4)  # hops and learning rate of the official settings file (Cora)
@@ -96,8 +99,8 @@ def choose_settings(
             tried.append((trial, training))
             bar.update(hops=hops, space=space, score=found.quality.score)
     trials = [trial for trial, _ in tried]
-    best = preferred(trials)
-    training = tried[trials.index(best)][1]
+    # Processes may round differently; all go on with what the first prefers.
+    training = tried[fabric.broadcast(trials.index(preferred(trials)))][1]
     return training.config, trials, training
 
 

@@ -473,7 +473,8 @@ class Training:
                 z = z[:, nodes]
             if len(nodes) == 0:  # other processes still wait for a gradient
                 return self._step(0 * z.sum())
-            averages = averaging(self.labels[nodes], torch.arange(len(nodes)).to(nodes), len(nodes))
+            places = torch.arange(len(nodes)).to(nodes)
+            averages = self._averages(self.labels[nodes], places, len(nodes))
         else:
             z, averages = self.model(group.features), group.averages
         means = averages @ z
@@ -510,9 +511,14 @@ class Training:
             else:
                 features, places = self.features.rows(nodes), torch.arange(len(nodes)).to(nodes)
             members = [places[labels == k] for k in labels.unique()]
-            averages = averaging(labels, places, features.shape[0])
+            averages = self._averages(labels, places, features.shape[0])
             self._group = Confident(features, members, averages)
         return self._group
+
+    def _averages(self, labels: Tensor, places: Tensor, rows: int) -> Tensor:
+        """The averaging matrix [K', rows] of the clusters that have a node."""
+        matrix = averaging(labels, places, rows, self.n_clusters)
+        return matrix[matrix.any(1)]
 
     @torch.no_grad()
     def _refresh(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from tenfold.tenet.model import Forecast
 
 SOFT_METRES = 2.0
 """Scale of the soft classification: a mode that ends so much farther has 1/e of the share."""
+PARTS = ("loss", "reg", "cls", "likeliest", "flow", "dense")
+"""The names of the loss and its parts in the lines of metrics.jsonl; all others are scores."""
 Winner = Literal["endpoint", "ade"]
 Classification = Literal["cross-entropy", "soft", "max-margin"]
 
@@ -33,15 +35,18 @@ class LossConfig:
     """Weight of the Temporal Flow Header's loss."""
     flow_all_modes: bool = False
     """Reconstruct the past from every mode, not from the winner only."""
-    evolving: float = 0.2
+    likeliest_weight: float = 0.0
+    """Weight of the regression of the most probable mode, whichever wins; lowers minFDE1 where data
+    are few."""
+    evolving: float = 0.0
     """The share of the training over which the number of modes that are pulled to the truth falls
-    from K to one. Without it short trainings end with one mode that always wins."""
+    from K to one. Without it a short training may end with one mode that always wins."""
     dense_weight: float = 1.0
     """Weight of the auxiliary forecast of all agents, if the model has that head."""
 
     def __post_init__(self) -> None:
         """Refuses weights below zero."""
-        for name in ("classification_weight", "flow_weight", "dense_weight"):
+        for name in ("classification_weight", "flow_weight", "dense_weight", "likeliest_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 0")
         if not 0 <= self.evolving <= 1:
@@ -126,35 +131,36 @@ def loss(
     modes = ranked.shape[1]
     left = 1.0 if config.evolving == 0 else min(progress / config.evolving, 1.0)
     pulled = ranked[:, : max(1, round(modes - (modes - 1) * left))]
-    paths = forecast.trajectories[rows[:, None], pulled].float()
-    truth = known_future[:, None].expand_as(paths)
-    if forecast.scales is not None:
-        b = forecast.scales[rows[:, None], pulled].float()
-        each = (2 * b).log() + (paths - truth).abs() / b
-    else:
-        each = smooth_l1_loss(paths, truth, reduction="none")
-    reg = _mean(each, valid[:, None].expand(paths.shape[:-1]))
+    reg = _regression(forecast, pulled, known_future, valid)
     known = valid.any(dim=1)
     if world_logits is not None and targets.group is not None:
         class_of = best.new_zeros(len(world_logits)).index_copy(0, targets.group, best)
         cls = cross_entropy(world_logits.float(), class_of)
-    elif config.classification == "soft":
-        near = -_end_distances(forecast, targets) / SOFT_METRES
-        each_cls = cross_entropy(forecast.logits.float(), near.softmax(dim=1), reduction="none")
-        cls = torch.where(known, each_cls, 0.0).sum() / known.sum().clamp_min(1)
-    elif config.classification == "cross-entropy":
-        each_cls = cross_entropy(forecast.logits.float(), best, reduction="none")
-        cls = torch.where(known, each_cls, 0.0).sum() / known.sum().clamp_min(1)
-    else:
+    elif config.classification == "max-margin":
         cls = _max_margin(forecast, targets, best)
+    else:
+        wanted = best
+        if config.classification == "soft":
+            wanted = (-_end_distances(forecast, targets) / SOFT_METRES).softmax(dim=1)
+        each = cross_entropy(forecast.logits.float(), wanted, reduction="none")
+        cls = torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)
     total = reg + config.classification_weight * cls
     parts = {"reg": reg.detach(), "cls": cls.detach()}
+    if config.likeliest_weight:
+        logits = forecast.logits
+        if world_logits is not None and targets.group is not None:
+            logits = world_logits[targets.group]
+        first = _regression(forecast, logits.argmax(dim=1, keepdim=True), known_future, valid)
+        total = total + config.likeliest_weight * first
+        parts["likeliest"] = first.detach()
     if forecast.history is not None:
         past = torch.where(targets.history_valid[..., None], targets.history[..., :2], 0.0)
         if forecast.history.shape[-1] == 4:
             angle = targets.history[..., 2:3]
             past = torch.cat([past, angle.cos(), angle.sin()], dim=-1)
-        seen = forecast.history if config.flow_all_modes else forecast.history[rows, best][:, None]
+        seen = forecast.history
+        if seen.shape[1] > 1 and not config.flow_all_modes:
+            seen = seen[rows, best][:, None]
         each = smooth_l1_loss(seen.float(), past[:, None].expand_as(seen).float(), reduction="none")
         flow = _mean(each, targets.history_valid[:, None].expand(each.shape[:-1]))
         total = total + config.flow_weight * flow
@@ -172,6 +178,19 @@ def dense_loss(forecast: Tensor, future: Tensor, valid: Tensor) -> Tensor:
     """
     each = smooth_l1_loss(forecast[:, 1:], future[:, 1:], reduction="none")
     return _mean(each, valid[:, 1:])
+
+
+def _regression(forecast: Forecast, modes: Tensor, future: Tensor, valid: Tensor) -> Tensor:
+    """Smooth L1 (or the Laplace negative log-likelihood) of chosen modes, int64 [n, m]."""
+    rows = torch.arange(len(modes), device=modes.device)[:, None]
+    paths = forecast.trajectories[rows, modes].float()
+    truth = future[:, None].expand_as(paths)
+    if forecast.scales is not None:
+        b = forecast.scales[rows, modes].float()
+        each = (2 * b).log() + (paths - truth).abs() / b
+    else:
+        each = smooth_l1_loss(paths, truth, reduction="none")
+    return _mean(each, valid[:, None].expand(paths.shape[:-1]))
 
 
 def _max_margin(forecast: Forecast, targets: Targets, best: Tensor) -> Tensor:

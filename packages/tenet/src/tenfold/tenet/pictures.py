@@ -11,6 +11,7 @@ import numpy as np
 from tenfold.shared.files import write_atomic
 from tenfold.tenet.data.scenario import FUTURE, HISTORY, NOW, OBJECT_TYPES
 from tenfold.tenet.data.scene import CROSSING, Scene
+from tenfold.tenet.objective import PARTS
 
 _MODES = ("#d1495b", "#edae49", "#00798c", "#8d5a97", "#4f772d", "#6c757d")
 _SIZES = {0: (4.6, 1.9), 1: (0.8, 0.8), 2: (2.2, 0.8), 3: (2.0, 0.7), 4: (12.0, 2.8)}
@@ -79,7 +80,7 @@ def training_curves(history: list[dict[str, Any]]) -> Any:
     """Draws the loss and the validation scores over the epochs."""
     figure, axes = _figure(1, 2, (9.0, 3.2))
     epochs = [row["epoch"] + 1 for row in history]
-    for name in ("loss", "reg", "cls", "flow"):
+    for name in PARTS:
         values = [row.get(name) for row in history]
         if any(value is not None for value in values):
             axes[0].plot(epochs, [np.nan if v is None else v for v in values], label=name)

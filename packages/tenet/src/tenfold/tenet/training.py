@@ -16,6 +16,7 @@ from tenfold.shared import compute
 from tenfold.shared.errors import InputError
 from tenfold.shared.progress import message, progress
 from tenfold.tenet.data.cache import ShardedStore
+from tenfold.tenet.data.scenario import HISTORY
 from tenfold.tenet.data.scene import Batch, SceneStore, rotation
 from tenfold.tenet.model import Forecast, ModelConfig, Tenet, model_config, world_logits
 from tenfold.tenet.objective import (
@@ -25,6 +26,7 @@ from tenfold.tenet.objective import (
     Winner,
     dense_loss,
     loss,
+    ranking,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ class TrainConfig:
     """Laplace likelihood instead of smooth L1."""
     dense: bool = False
     """An auxiliary forecast of all agents."""
-    from_velocity: bool = False
-    """Predict differences to constant velocity; helps where data are few."""
+    kinematic: bool = False
+    """Predict differences to motions along lanes instead of positions; for small data."""
     modes: int = 6
     """K."""
     worlds: bool = False
@@ -77,10 +79,14 @@ class TrainConfig:
     """How the probabilities are trained."""
     classification_weight: float = 1.0
     """Weight of the classification loss."""
-    evolving: float = 0.2
+    likeliest_weight: float = 0.0
+    """Weight of the regression of the most probable mode, beside the winner's."""
+    evolving: float = 0.0
     """The share of the training over which the modes pulled to the truth fall from K to one."""
     flow_weight: float = 0.5
     """Weight of the Temporal Flow Header's loss."""
+    flow_all_modes: bool = False
+    """Reconstruct the past from every mode, not from the winner only; costs more."""
     epochs: int = 60
     """Passes over the data."""
     batch_size: int = 128
@@ -101,8 +107,12 @@ class TrainConfig:
     """Augmentation: mirror half of the scenes."""
     rotate: float = 0.0
     """Augmentation: turn scenes by up to so many degrees."""
+    stretch: float = 0.0
+    """Augmentation: scale lengths and speeds of a scene by up to this share."""
     drop: float = 0.0
     """Augmentation: the share of agents (never the focal one) and polylines left out."""
+    forget: float = 0.0
+    """Augmentation: the share of scenes whose history begins late, at any step."""
     validate_every: int = 1
     """Epochs between two validations."""
     compile: bool = False
@@ -130,8 +140,19 @@ class TrainConfig:
                 f"learning_rate={self.learning_rate}, final_learning_rate="
                 f"{self.final_learning_rate}; expected 0 < final_learning_rate <= learning_rate"
             )
-        if not (0 <= self.drop < 1 and self.rotate >= 0 and self.clip > 0):
-            raise InputError("drop must be in [0, 1), rotate >= 0, clip > 0")
+        for name in ("drop", "stretch"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected from 0 to below 1")
+        if not 0 <= self.forget <= 1:
+            raise InputError(f"forget={self.forget}; expected a share from 0 to 1")
+        if not (self.rotate >= 0 and self.clip > 0):
+            raise InputError(
+                f"rotate={self.rotate}, clip={self.clip}; expected rotate >= 0 and clip > 0"
+            )
+        if self.worlds and self.classification != "cross-entropy":
+            raise InputError(
+                f"worlds with classification={self.classification!r}; expected 'cross-entropy'"
+            )
         self.model()  # refuses sizes that are not known
 
     def model(self) -> ModelConfig:
@@ -143,7 +164,7 @@ class TrainConfig:
             agent_attention=self.agent_attention,
             laplace=self.laplace,
             dense=self.dense,
-            from_velocity=self.from_velocity,
+            kinematic=self.kinematic,
             modes=self.modes,
             dropout=self.dropout,
         )
@@ -155,6 +176,8 @@ class TrainConfig:
             classification=self.classification,
             classification_weight=self.classification_weight,
             flow_weight=self.flow_weight,
+            flow_all_modes=self.flow_all_modes,
+            likeliest_weight=self.likeliest_weight,
             evolving=self.evolving,
         )
 
@@ -232,9 +255,15 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor], Forecast]:
     """Runs the model on a batch and computes its loss; ``progress`` is the share that is done."""
     chosen = batch.scored & batch.valid[:, :, -1] if config.worlds else None
-    forecast = model(batch, chosen)
+    targets, weights = targets_of(batch, chosen), config.loss()
+
+    def winners(trajectories: Tensor) -> Tensor:
+        worlds = None if chosen is None else len(chosen)
+        return ranking(trajectories, targets, weights.winner, worlds)[:, 0]
+
+    forecast = model(batch, chosen, None if weights.flow_all_modes else winners)
     logits = None if chosen is None else world_logits(forecast, chosen)
-    total, parts = loss(forecast, targets_of(batch, chosen), config.loss(), logits, progress)
+    total, parts = loss(forecast, targets, weights, logits, progress)
     if forecast.dense is not None:
         dense = dense_loss(forecast.dense, batch.future, batch.future_valid)
         total, parts = total + dense, parts | {"dense": dense.detach()}
@@ -242,7 +271,7 @@ def batch_loss(
 
 
 def augment(batch: Batch, config: TrainConfig, rng: np.random.Generator) -> Batch:
-    """Mirrors, turns and thins out scenes, in place."""
+    """Mirrors, turns, stretches and thins out scenes, in place."""
     count = len(batch.state)
     device = batch.state.device
     if config.mirror:
@@ -258,6 +287,16 @@ def augment(batch: Batch, config: TrainConfig, rng: np.random.Generator) -> Batc
             part[:] = torch.einsum("b...i,bij->b...j", part, turn)
         angle = torch.from_numpy(angles).float().to(device)
         batch.state[..., 2] -= angle[:, None, None] * batch.valid
+    if config.stretch:
+        by = torch.from_numpy(1 + rng.uniform(-config.stretch, config.stretch, count))
+        by = by.float().to(device)[:, None, None, None]
+        for part in (batch.state[..., :2], batch.state[..., 3:], batch.future, batch.lines):
+            part *= by
+        batch.half_width *= by[:, :, 0, 0]
+    if config.forget:
+        first = rng.integers(0, HISTORY, count) * (rng.random(count) < config.forget)
+        late = np.arange(HISTORY) >= first[:, None]
+        batch.valid &= torch.from_numpy(late).to(device)[:, None]
     if config.drop:
         away = torch.from_numpy(rng.random(batch.category.shape) < config.drop).to(device)
         away[:, 0] = False

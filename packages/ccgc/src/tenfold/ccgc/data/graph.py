@@ -57,7 +57,7 @@ def as_data(graph: Graph) -> Data:
         )
     value = np.ones(edge_index.shape[1]) if weight is None else weight.cpu().double().numpy()
     source, target = edge_index.cpu().numpy()
-    largest = _merge_maximum(source, target, value, nodes)
+    largest = merge_maximum(source, target, value, nodes)
     y = getattr(graph, "y", None)
     return _assemble(largest, x, y, weighted=weight is not None)
 
@@ -82,7 +82,7 @@ def from_adjacency(adjacency: Any, features: Any, labels: Any = None) -> Data:
     matrix.eliminate_zeros()
     weighted = bool((matrix.data != 1).any())
     row, column = matrix.coords
-    largest = _merge_maximum(row, column, matrix.data.astype(np.float64), matrix.shape[0])
+    largest = merge_maximum(row, column, matrix.data.astype(np.float64), matrix.shape[0])
     if not np.issubdtype(dense.dtype, np.floating):
         dense = dense.astype(np.float32)
     y = None if labels is None else torch.as_tensor(class_numbers(labels))
@@ -105,10 +105,14 @@ def edges_of(data: Data) -> int:
     return int((source < target).sum())
 
 
-def _merge_maximum(
+def merge_maximum(
     row: np.ndarray, column: np.ndarray, value: np.ndarray, nodes: int
 ) -> sp.csr_array:
-    """The N x N matrix whose repeated entries are merged by their maximum."""
+    """The N x N matrix whose repeated entries are merged by their maximum.
+
+    Raises:
+        InputError: a value is negative or not finite.
+    """
     if value.size and not (np.isfinite(value).all() and value.min() >= 0):
         raise InputError(
             f"edge weights lie in [{value.min()}, {value.max()}]; expected finite >= 0"

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch_geometric.data import Data
 
-from tenfold.ccgc.data.graph import from_adjacency
+from tenfold.ccgc.data.graph import from_adjacency, merge_maximum
 from tenfold.shared.errors import InputError
 
 AIRPORTS = {"bat": "brazil", "eat": "europe", "uat": "usa"}
@@ -115,7 +115,8 @@ def read_tables(
     """A user's own graph: an edge list and a feature table, each CSV, parquet or npz.
 
     Args:
-        edges: the columns ``source`` and ``target`` (or the first two), optionally ``weight``.
+        edges: the columns ``source`` and ``target`` (or the first two), optionally ``weight``. An
+            edge that stands there again, in either direction, counts once, with its largest weight.
         features: a column ``node`` (or the first one) and numeric columns; the nodes are those of
             this table, in its order. Without it, a node's features are the one-hot code of its
             degree (capped at 256), as for the airports.
@@ -156,11 +157,9 @@ def read_tables(
     if not (np.isfinite(weight) & (weight >= 0)).all():
         row = int((~(np.isfinite(weight) & (weight >= 0))).argmax())
         raise InputError(f"{edges}: row {row} has weight {weight[row]}; expected finite >= 0")
-    adjacency = sp.coo_array((weight, (source, target)), shape=(len(names), len(names)))
-    flipped = sp.coo_array((weight, (target, source)), shape=adjacency.shape)
-    symmetric = adjacency.tocsr().maximum(flipped.tocsr()) if weight.size else adjacency.tocsr()
-    if "weight" not in edge_table:
-        symmetric.data[:] = 1.0
+    both = np.concatenate([source, target]), np.concatenate([target, source])
+    symmetric = merge_maximum(*both, np.concatenate([weight, weight]), len(names))
+    symmetric.eliminate_zeros()
     if matrix is None:
         degree = np.minimum(np.diff(symmetric.indptr), 256)
         matrix = np.eye(int(degree.max()) + 1, dtype=np.float32)[degree]

@@ -8,6 +8,7 @@ and the demo; nobody should take numbers on it for results.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,14 +262,13 @@ def _drive(town: _Town, rng: np.random.Generator, kind: str, near: bool) -> np.n
         target = cruise
         if gap > 0:  # the speed from which it can still brake at 2 m/s^2
             goal = 0.0 if stops else turning
-            target = min(cruise, np.sqrt(goal**2 + 2 * 2.0 * max(gap - 2.0, 0.0)))
+            target = min(cruise, math.sqrt(goal**2 + 2 * 2.0 * max(gap - 2.0, 0.0)))
         elif gap > -22:
             target = turning
         if stops and speed < 0.3:
             wait += SECONDS_PER_STEP
             stops = wait < 3.0
-        speed += np.clip(target - speed, -0.35, 0.2)
-        speed = max(speed, 0.0)
+        speed = max(speed + min(max(target - speed, -0.35), 0.2), 0.0)
         place += speed * SECONDS_PER_STEP
     return _along(path, along)
 

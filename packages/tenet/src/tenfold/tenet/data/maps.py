@@ -141,12 +141,6 @@ class LaneMap:
         right = resample(self.right, points)
         return (left + right)[..., :2] / 2
 
-    def half_widths(self) -> np.ndarray:
-        """Half the mean width of each lane, float64 [L], metres."""
-        left = resample(self.left, 10)[..., :2]
-        right = resample(self.right, 10)[..., :2]
-        return np.linalg.norm(left - right, axis=-1).mean(axis=-1) / 2
-
 
 def resample(lines: Ragged, points: int) -> np.ndarray:
     """Places points at equal distances along each of many lines.

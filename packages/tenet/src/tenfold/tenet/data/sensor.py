@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tenfold.tenet.data.scenario import (
     AV,
     FOCAL,
     FRAGMENT,
+    HISTORY,
     OBJECT_TYPES,
     SCORED,
     STEPS,
@@ -137,9 +138,14 @@ class WindowConfig:
     all_focal: bool = False
     """One scenario for each track that may be focal, instead of one a window (the
     farthest-moving)."""
+    min_history: int = HISTORY
+    """Observed steps that a focal track has at least, the last ones. With fewer than 50 windows may
+    begin before the log does, which gives a short log more of them to train on."""
 
     def __post_init__(self) -> None:
         """Refuses windows that do not move."""
+        if not 1 <= self.min_history <= HISTORY:
+            raise InputError(f"min_history={self.min_history}; expected from 1 to {HISTORY}")
         if self.stride < 1 or self.min_travel < 0:
             raise InputError(
                 f"stride={self.stride}, min_travel={self.min_travel}; expected >= 1 and >= 0"
@@ -159,14 +165,17 @@ def windows(log: SensorLog, config: WindowConfig | None = None) -> Iterator[Scen
         Scenarios with ids that depend only on the log, the frame and the focal track.
     """
     config = config or WindowConfig()
+    before = HISTORY - config.min_history  # steps that the first windows have before the log
+    log = _begun_earlier(log, before) if before else log
     for start in range(0, len(log.timestamps) - STEPS + 1, config.stride):
         span = slice(start, start + STEPS)
         valid = log.valid[:, span]
-        rows = np.flatnonzero(valid.any(axis=1))
-        whole = valid[rows].all(axis=1)
+        rows = np.flatnonzero(valid[:, before:].any(axis=1))
+        whole = valid[rows, before:].all(axis=1)
         moves = log.object_type[rows] < OBJECT_TYPES.index("static")
+        first = start + valid[rows].argmax(axis=1)
         travel = np.linalg.norm(
-            log.position[rows, start + STEPS - 1] - log.position[rows, start], axis=-1
+            log.position[rows, start + STEPS - 1] - log.position[rows, first], axis=-1
         )
         may = whole & moves & (travel >= config.min_travel) & (rows > 0)
         focal = np.flatnonzero(may)
@@ -176,7 +185,7 @@ def windows(log: SensorLog, config: WindowConfig | None = None) -> Iterator[Scen
             category = np.where(whole & moves, SCORED, np.where(whole, UNSCORED, FRAGMENT))
             category[rows == 0] = UNSCORED
             category[place] = FOCAL
-            name = f"{log.log_id}/{start}/{log.track_ids[rows[place]]}"
+            name = f"{log.log_id}/{start - before}/{log.track_ids[rows[place]]}"
             yield Scenario(
                 scenario_id=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
                 city=log.city,
@@ -194,6 +203,19 @@ def windows(log: SensorLog, config: WindowConfig | None = None) -> Iterator[Scen
             )
 
 
+def _begun_earlier(log: SensorLog, steps: int) -> SensorLog:
+    """Gives a log that begins so many steps earlier, with nothing in them."""
+    early = log.timestamps[0] + np.arange(-steps, 0) * 100_000_000
+    return replace(
+        log,
+        timestamps=np.concatenate([early, log.timestamps]),
+        position=np.pad(log.position, ((0, 0), (steps, 0), (0, 0))),
+        heading=np.pad(log.heading, ((0, 0), (steps, 0))),
+        velocity=np.pad(log.velocity, ((0, 0), (steps, 0), (0, 0))),
+        valid=np.pad(log.valid, ((0, 0), (steps, 0))),
+    )
+
+
 def with_centerlines(lane_map: LaneMap) -> LaneMap:
     """Gives a map centre lines where the file has none, by the rule of the official API.
 
@@ -201,8 +223,6 @@ def with_centerlines(lane_map: LaneMap) -> LaneMap:
     """
     if lane_map.file_centerline is not None:
         return lane_map
-    from dataclasses import replace
-
     lines = np.round((resample(lane_map.left, 10) + resample(lane_map.right, 10))[..., :2] / 2, 2)
     offsets = np.arange(len(lane_map) + 1, dtype=np.int64) * 10
     return replace(lane_map, file_centerline=Ragged(lines.reshape(-1, 2), offsets))

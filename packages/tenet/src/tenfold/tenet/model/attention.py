@@ -16,7 +16,9 @@ class FeedForward(nn.Sequential):
     """Linear(D, 4 D), ReLU, Linear(4 D, D)."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+        super().__init__(
+            nn.Linear(width, 4 * width), nn.ReLU(inplace=True), nn.Linear(4 * width, width)
+        )
 
 
 class SelfAttention(nn.Module):
@@ -69,13 +71,15 @@ class CrossAttention(nn.Module):
         self.ffn = FeedForward(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, valid: Tensor, grid: Grid | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, valid: Tensor | None, grid: Grid | None = None
+    ) -> Tensor:
         """Lets tokens query a memory.
 
         Args:
             x: [B, Q, D]; with ``grid``, the grid's tokens [n, D].
             memory: [B, L, D].
-            valid: bool [B, L]. Where nothing is valid, nothing is added but the bias.
+            valid: bool [B, L]; None where all is. Where nothing is, only the bias is added.
             grid: Lays the tokens out.
         """
         q = self.q(self.norm(x))
@@ -91,25 +95,32 @@ class CrossAttention(nn.Module):
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor, heads: int) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, heads: int) -> Tensor:
     """Multi-head scaled dot-product attention that ignores padded keys.
 
     Args:
         q: [N, Q, D].
         k: [N, L, D].
         v: [N, L, D].
-        valid: bool [N, L]. A softmax over nothing would be NaN: where no key is valid all are let
-            in, and the result is zero.
+        valid: bool [N, L]; None where all keys are valid, which is faster. A softmax over nothing
+            would be NaN: where no key is valid all are let in, and the result is zero.
         heads: H.
 
     Returns:
         [N, Q, D].
     """
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    if valid is None:
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     some = valid.any(dim=-1, keepdim=True)
     mask = (valid | ~some)[:, None, None]
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     made = scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
     return torch.where(some[..., None], made, 0.0)
+
+
+def unless_full(valid: Tensor, packed: bool) -> Tensor | None:
+    """Gives the mask, or None if it masks nothing; compiled models, not packed, always have one."""
+    return None if packed and bool(valid.all()) else valid
 
 
 class Grid:
@@ -126,8 +137,9 @@ class Grid:
     """
 
     def __init__(self, valid: Tensor, heads: int, packed: bool) -> None:
-        self.valid, self.heads = valid, heads
-        packed = packed and not bool(valid.all())  # nothing to leave out
+        self.shape, self.heads = valid.shape, heads
+        self.valid = unless_full(valid, packed)
+        packed = packed and self.valid is not None
         self.index = valid.flatten().nonzero().squeeze(1) if packed else None
 
     def pack(self, x: Tensor) -> Tensor:
@@ -137,21 +149,22 @@ class Grid:
 
     def spread(self, x: Tensor) -> Tensor:
         """Tokens [n, C] → [B, A, T, C], zero where not valid."""
-        shape = (*self.valid.shape, x.shape[-1])
+        shape = (*self.shape, x.shape[-1])
         if self.index is None:
             return x.view(shape)
-        empty = x.new_zeros(self.valid.numel(), x.shape[-1])
+        empty = x.new_zeros(self.shape.numel(), x.shape[-1])
         return empty.index_copy(0, self.index, x).view(shape)
 
     def over_time(self, qkv: Tensor) -> Tensor:
         """Each agent's steps attend to each other: [n, 3 D] → [n, D]."""
         q, k, v = self.spread(qkv).flatten(0, 1).chunk(3, dim=-1)
-        made = attention(q, k, v, self.valid.flatten(0, 1), self.heads)
-        return self.pack(made)
+        valid = None if self.valid is None else self.valid.flatten(0, 1)
+        return self.pack(attention(q, k, v, valid, self.heads))
 
     def over_agents(self, qkv: Tensor) -> Tensor:
         """The agents of each step attend to each other: [n, 3 D] → [n, D]."""
-        b, a, t = self.valid.shape
+        b, a, t = self.shape
         q, k, v = self.spread(qkv).transpose(1, 2).flatten(0, 1).chunk(3, dim=-1)
-        made = attention(q, k, v, self.valid.transpose(1, 2).flatten(0, 1), self.heads)
+        valid = None if self.valid is None else self.valid.transpose(1, 2).flatten(0, 1)
+        made = attention(q, k, v, valid, self.heads)
         return self.pack(made.view(b, t, a, -1).transpose(1, 2))

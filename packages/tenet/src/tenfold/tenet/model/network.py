@@ -6,6 +6,7 @@ learnable tokens, three heads); widths, depths and every other figure here are a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,9 +22,17 @@ from tenfold.tenet.data.scene import (
     agent_features,
     line_features,
 )
-from tenfold.tenet.model.attention import CrossAttention, Grid, SelfAttention, attention
+from tenfold.tenet.model.attention import (
+    CrossAttention,
+    Grid,
+    SelfAttention,
+    attention,
+    unless_full,
+)
 from tenfold.tenet.model.flow import TemporalFlowHeader
+from tenfold.tenet.model.kinematic import KinematicReference
 
+Winners = Callable[[Tensor], Tensor]
 MapCross = Literal["all", "last"]
 FlowTarget = Literal["xy", "xy+heading"]
 
@@ -58,8 +67,9 @@ class ModelConfig:
     """Which steps query the map: all, or the last one only (cheaper)."""
     dense: bool = False
     """A small head that predicts one future of every agent, for an auxiliary loss."""
-    from_velocity: bool = False
-    """Predict differences to constant velocity instead of positions; helps where data are few."""
+    kinematic: bool = False
+    """Predict speeds along and shifts across paths that follow lanes, one a mode, instead of
+    positions. Adds 2 K + 1 parameters; for small data (`model.kinematic`)."""
     scale: float = 20.0
     """Metres of one unit of position."""
 
@@ -104,7 +114,7 @@ class Forecast:
     scales: Tensor | None = None
     """[n, K, 60, 2], with ``laplace``."""
     history: Tensor | None = None
-    """[n, K, 50, 2 or 4], in training with ``flow``."""
+    """[n, K or 1, 50, 2 or 4], in training with ``flow``: of all modes, or of the winners."""
     dense: Tensor | None = None
     """[B, A, 60, 2], in training with ``dense``."""
 
@@ -129,7 +139,7 @@ class EncoderLayer(nn.Module):
         )
         self.map_cross = config.map_cross
 
-    def forward(self, x: Tensor, grid: Grid, lines: Tensor, line_valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, lines: Tensor, line_valid: Tensor | None) -> Tensor:
         """Tokens [n, D] → tokens [n, D]."""
         x = self.time(x, grid.over_time)
         if self.agents is not None:
@@ -143,7 +153,7 @@ class EncoderLayer(nn.Module):
         return x
 
     def forward_last(
-        self, x: Tensor, grid: Grid, lines: Tensor, line_valid: Tensor
+        self, x: Tensor, grid: Grid, lines: Tensor, line_valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Does the same, but only for what the decoder reads: the result is equal, the cost small.
 
@@ -160,15 +170,21 @@ class EncoderLayer(nn.Module):
             k, v = grid.spread(kv).transpose(1, 2).chunk(2, dim=-1)  # [B, T, A, D]
             both = torch.cat([own, now], dim=1)
             q = nn.functional.linear(self.agents.norm(both), weight[:d], bias[:d])
-            valid = grid.valid.transpose(1, 2)
+            valid = None if grid.valid is None else grid.valid.transpose(1, 2)
             by_step = attention(
                 q[:, :t].reshape(b * t, 1, d),
                 k.reshape(b * t, a, d),
                 v.reshape(b * t, a, d),
-                valid.reshape(b * t, a),
+                None if valid is None else valid.reshape(b * t, a),
                 self.heads,
             ).view(b, t, d)
-            at_end = attention(q[:, t:], k[:, NOW], v[:, NOW], valid[:, NOW], self.heads)
+            at_end = attention(
+                q[:, t:],
+                k[:, NOW],
+                v[:, NOW],
+                None if valid is None else valid[:, NOW],
+                self.heads,
+            )
             both = self.agents.finish(both, torch.cat([by_step, at_end], dim=1))
             own, now = both[:, :t], both[:, t:]
         if self.map is not None and self.map_cross == "all":
@@ -190,8 +206,8 @@ class DecoderLayer(nn.Module):
         self.time = SelfAttention(config.width, config.dropout)
         self.modes = SelfAttention(config.width, config.dropout)
 
-    def forward(self, q: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
-        """[n, K, 60, D] → [n, K, 60, D]; memory [n, L, D], valid bool [n, L]."""
+    def forward(self, q: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
+        """[n, K, 60, D] → [n, K, 60, D]; memory [n, L, D], valid bool [n, L] or None."""
         n, k, t, d = q.shape
         q = self.scene(q.reshape(n, k * t, d), memory, valid).view(n, k, t, d)
         q = self.time(q.flatten(0, 1), self._attend).view(n, k, t, d)
@@ -239,6 +255,7 @@ class Tenet(nn.Module):
         numbers = 4 if config.laplace else 2
         self.regression = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, numbers))
         self.score = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 1))
+        self.reference = KinematicReference(config.modes) if config.kinematic else None
         self.flow: TemporalFlowHeader | None = None
         if config.flow:
             outputs = 2 if config.flow_target == "xy" else 4
@@ -263,14 +280,21 @@ class Tenet(nn.Module):
         nn.init.normal_(self.future_embed, std=0.02)
         # With 0.02 here all modes would stay equal beside layer-normed tokens.
         nn.init.normal_(self.mode_embed, std=1.0)
+        if self.reference is not None:  # start at the references and their priors
+            for last in (self.regression[-1], self.score[-1]):
+                nn.init.zeros_(last.get_parameter("weight"))
 
-    def forward(self, batch: Batch, targets: Tensor | None = None) -> Forecast:
+    def forward(
+        self, batch: Batch, targets: Tensor | None = None, winners: Winners | None = None
+    ) -> Forecast:
         """Forecasts the focal agents, or any agents.
 
         Args:
             batch: B scenes.
             targets: bool [B, A], agents that are valid at the last step; n of them. None: the focal
                 agent of each scene, n = B, for which the last layer does only what is needed.
+            winners: In training: trajectories → int64 [n], the modes whose past is reconstructed;
+                None for all, which costs K times as much.
 
         Returns:
             The forecast; in training mode with the outputs of the auxiliary heads.
@@ -278,7 +302,7 @@ class Tenet(nn.Module):
         scale = self.config.scale
         grid = Grid(batch.valid, self.config.heads, self.packed)
         x = grid.pack(self.agent_embed(agent_features(batch, scale)) + self.time_embed)
-        lines, line_valid = self._lines(batch), batch.line_valid
+        lines, line_valid = self._lines(batch), unless_full(batch.line_valid, self.packed)
         for layer in self.encoder[:-1]:
             x = layer(x, grid, lines, line_valid)
         last: EncoderLayer = self.encoder[-1]  # type: ignore[assignment]
@@ -294,16 +318,19 @@ class Tenet(nn.Module):
         z = self._decode(batch, own, now, lines, scene, agent)
         turn, shift = _own_frame(batch, scene, agent)
         made = self.regression(z).float()
-        local = made[..., :2] * scale
-        if self.config.from_velocity:
-            v = (batch.state[scene, agent, NOW, None, 3:].float() @ turn.mT)[:, :, None]
-            seconds = SECONDS_PER_STEP * torch.arange(1, FUTURE + 1, device=v.device)
-            local = local + v * seconds[:, None]
-        trajectories = local @ turn[:, None] + shift[:, None, None]
-        forecast = Forecast(trajectories, self.score(z.amax(dim=2)).squeeze(-1).float())
+        logits = self.score(z.amax(dim=2)).squeeze(-1).float()
+        if self.reference is not None:
+            change = made[..., :2] * scale / (FUTURE * SECONDS_PER_STEP)
+            trajectories = self.reference(batch, scene, agent, change, self.config.use_map)
+            logits = logits + self.reference.prior
+        else:
+            trajectories = made[..., :2] * scale @ turn[:, None] + shift[:, None, None]
+        forecast = Forecast(trajectories, logits)
         if self.config.laplace:
             forecast.scales = nn.functional.softplus(made[..., 2:]) + 1e-3
         if self.training and self.flow is not None:
+            if winners is not None:
+                z = z[torch.arange(len(z), device=z.device), winners(trajectories)][:, None]
             past = self.flow(z).float()
             moved = (past[..., :2] * scale) @ turn[:, None] + shift[:, None, None]
             forecast.history = torch.cat([moved, past[..., 2:]], dim=-1)
@@ -327,9 +354,10 @@ class Tenet(nn.Module):
         D]."""
         q = self.mode_embed[:, None] + self.future_embed + own[:, None, None, NOW]
         memory = torch.cat([own, now[scene], lines[scene]], dim=1)
-        valid = torch.cat([batch.valid[scene, agent], batch.valid[scene, :, NOW]], dim=1)
+        there = torch.cat([batch.valid[scene, agent], batch.valid[scene, :, NOW]], dim=1)
         if lines.shape[1]:
-            valid = torch.cat([valid, batch.line_valid[scene]], dim=1)
+            there = torch.cat([there, batch.line_valid[scene]], dim=1)
+        valid = unless_full(there, self.packed)
         for layer in self.decoder:
             q = layer(q, memory, valid)
         return self.decoder_norm(q)
