@@ -42,7 +42,11 @@ def test_int8_keeps_the_order_of_the_logits(small, tmp_path):
     found = torch.cat(
         [torch.from_numpy(run_exported(path, part, "onnx-int8")) for part in x.split(1)]
     )
-    assert difference < 0.25 * logits.abs().max()
+    assert difference < 0.1 * logits.abs().max()
+    # The classes of a network that nobody trained differ little between images: take what differs.
+    best = [(y - logits.mean(0)).argmax(1) for y in (found, logits)]
+    assert len(best[1].unique()) > 3
+    assert (best[0] == best[1]).float().mean() >= 0.75
     assert torch.corrcoef(torch.stack([found.flatten(), logits.flatten()]))[0, 1] > 0.98
     assert sorted(p.name for p in tmp_path.iterdir()) == ["emo.int8.onnx"]
     weights = path.read_bytes()
