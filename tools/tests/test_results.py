@@ -69,6 +69,11 @@ def test_what_the_paper_lacks_stays_empty(repository, runs):
     assert "| 75.00 | −3.00, 1 | −78.00 |" in text
 
 
+def test_shares_of_one_have_four_digits(repository, runs):
+    folder = runs("a", [result("new", 0.06184, std=0.001, n=3)])
+    assert "| 0.0618 ± 0.0010, 3 |" in table(collect(repository.workspace, folder))
+
+
 def test_the_newest_run_wins_across_time_zones(repository, runs):
     runs("a", [result(value=1.0)], "2026-03-01T12:00:00+05:00")  # 07:00 UTC
     folder = runs("b", [result(value=2.0)], "2026-03-01T09:00:00+00:00")

@@ -85,9 +85,13 @@ def table(rows: list[Row]) -> str:
         return "Nothing has been measured yet."
     lines = [_HEAD]
     for row in rows:
-        here = _number(row.value, row.std)
-        difference = "" if row.difference is None else f"{row.difference:+.2f}".replace("-", "−")
-        paper = "" if row.paper is None else _number(row.paper, row.paper_std)
+        # Shares of one need more digits than percent, metres or counts.
+        digits = 4 if max(abs(row.value), abs(row.paper or 0.0)) < 2 else 2
+        here = _number(row.value, row.std, digits)
+        difference = ""
+        if row.difference is not None:
+            difference = f"{row.difference:+.{digits}f}".replace("-", "−")
+        paper = "" if row.paper is None else _number(row.paper, row.paper_std, digits)
         names = (row.package, row.method, row.dataset, row.metric, row.protocol)
         values = (paper, f"{here}, {row.n}", difference, row.date[:10])
         cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in (*names, *values)]
@@ -114,10 +118,10 @@ def insert(readme: str, content: str, where: str) -> str:
     return f"{readme[: begin + len(BEGIN)]}\n{content}\n{readme[end:]}"
 
 
-def _number(value: float, std: float | None) -> str:
+def _number(value: float, std: float | None, digits: int) -> str:
     """Writes a number with its deviation."""
-    text = f"{value:.2f}".replace("-", "−")
-    return text if std is None else f"{text} ± {std:.2f}"
+    text = f"{value:.{digits}f}".replace("-", "−")
+    return text if std is None else f"{text} ± {std:.{digits}f}"
 
 
 def _published(path: Path) -> dict[tuple[str, str, str], tuple[float, float | None]]:
