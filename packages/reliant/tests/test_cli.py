@@ -201,6 +201,8 @@ def test_audit_of_many_groups_and_classes(tmp_path, capsys):
     (tmp_path / "p.csv").write_text("truth,guess,region\na,a,x\nb,a,x\na,b,y\n")
     made = answer(capsys, "audit", tmp_path / "p.csv", *options, "--output", tmp_path)
     assert any("dEO is not defined" in note for note in made["notes"])
+    (tmp_path / "p.csv").write_text("truth,guess,region\na,a,x\nb,a,x\n")
+    assert "'region' has 'x' only" in answer(capsys, "audit", tmp_path / "p.csv", *options, code=2)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,8 @@ def test_audit_of_many_groups_and_classes(tmp_path, capsys):
         (["evaluate", "nowhere"], ["nowhere", "not the folder of a run"]),
         (["evaluate", "--part", "tets"], ["tets", "test"]),
         (["reproduce", "--seeds", "0"], ["seeds=0"]),
+        (["reproduce", "--framework", "kd"], ["kd", "cpf"]),
+        (["train", "--edges", "edges.csv"], ["edges.csv", "--nodes"]),
         (["tradeoff", "--alphas", "-1"], ["alphas"]),
         (["audit", "none.csv"], ["none.csv"]),
         (["data", "verify", "bail"], ["bail", "recidivism"]),

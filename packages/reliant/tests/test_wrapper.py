@@ -288,3 +288,35 @@ def test_frameworks_are_chosen_by_the_student(biased):
     model = made(biased, plp(biased))
     assert isinstance(model.framework, CPF)
     assert model.alpha == 1000
+
+
+def test_a_loader_of_sampled_neighbours_serves_every_epoch(biased):
+    model = made(biased, lambda width: GraphSAGE(width, 8, 2, 2))
+    epochs = []
+    loader = neighbour_batches(biased, 100, (3,))
+    model.fit(biased, epochs=3, loader=loader, on_epoch=lambda epoch, found: epochs.append(epoch))
+    assert epochs == [0, 1, 2]
+
+
+def test_another_split_is_measured_on_its_own_groups(biased):
+    model = made(biased)
+    other = biased.clone()
+    other.train_mask, other.test_mask = biased.test_mask, biased.train_mask
+    optimizers = Optimizers(model, 0.01, 0.01)
+    for data in (biased, other):
+        view = model.view(data)
+        model.step(view, optimizers)
+        assert torch.equal(view.groups["train"].nodes, data.train_mask.nonzero()[:, 0])
+
+
+def test_unlabelled_nodes_do_not_include_hidden_training_nodes(biased):
+    model = made(biased, plp(biased), fairness_nodes="unlabelled", proxy_nodes="train")
+    view = model.view(biased)
+    model.step(view, Optimizers(model, 0.01, 0.01))
+    assert torch.equal(view.groups["unlabelled"].nodes, (~biased.train_mask).nonzero()[:, 0])
+
+
+@pytest.mark.parametrize("change", [lambda s: s.numpy(), lambda s: s / 2, lambda s: s[:, None]])
+def test_a_sensitive_attribute_of_another_form_is_refused(biased, change):
+    with pytest.raises(InputError, match=r"sensitive: .*expected an int64"):
+        Reliant(GCN(8, 2), teacher(biased), sensitive=change(biased.sensitive))

@@ -19,7 +19,7 @@ from tenfold.reliant.experiments import (
 )
 from tenfold.reliant.experiments import reproduce as reproduce_table
 from tenfold.reliant.experiments import train as train_model
-from tenfold.reliant.training import TrainConfig, score, what_was_used
+from tenfold.reliant.training import TrainConfig, name_of, score, what_was_used
 from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
 from tenfold.shared.datasets import Dataset
 from tenfold.shared.errors import InputError, did_you_mean
@@ -108,8 +108,7 @@ def train(
         config, data = opened(config)
     else:
         config, data = opened(config)  # what is wrong with the graph leaves no folder behind
-        stem = config.nodes.stem if config.nodes is not None else config.dataset
-        run = Run.create("reliant", recipe or stem, config, output)
+        run = Run.create("reliant", recipe or name_of(config), config, output)
     result = train_model(config, run, data, fresh)
     result.model.save(run.folder / "student.safetensors")
     _write_predictions(run.folder / "predictions.csv", data, result.probabilities)
@@ -221,7 +220,7 @@ def tradeoff(
     if resume is not None:
         run, config = Run.resume(resume, config)
     else:
-        run = Run.create("reliant", recipe or f"tradeoff-{config.dataset}", config, output)
+        run = Run.create("reliant", recipe or f"tradeoff-{name_of(config)}", config, output)
     curve, result = trade_off_curve(config, alphas, run)
     page, _ = write_report(run.folder, result, curve)
     found = {

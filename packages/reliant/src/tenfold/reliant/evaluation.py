@@ -217,7 +217,10 @@ def calibration(y: Any, probability: Any, sensitive: Any, bins: int = 10) -> lis
     """
     truth, p, group = np.asarray(y), np.asarray(probability, float), np.asarray(sensitive)
     if len(truth) and (truth.max() > 1 or p.shape != truth.shape):
-        raise InputError("calibration: expected two classes, and one probability each node")
+        raise InputError(
+            f"calibration: classes up to {truth.max()}, probability {list(p.shape)}; "
+            "expected 0 and 1, and one probability each node"
+        )
     place = np.minimum((p * bins).astype(int), bins - 1)
     rows = []
     for g in np.unique(group):

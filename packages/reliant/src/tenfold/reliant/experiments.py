@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from tenfold.reliant.evaluation import (
     calibration_error,
     hypervolume,
 )
+from tenfold.reliant.objective import Notion
 from tenfold.reliant.store import Stored, digest_of, kept
 from tenfold.reliant.teachers import Mode, Teacher, train_teacher
 from tenfold.reliant.training import (
     Distillation,
     TrainConfig,
     dataset_of,
+    name_of,
     score,
     settled,
     student_of,
@@ -130,7 +132,7 @@ def train(
         read = data.train_mask if config.mode == "honest" and config.choose == "last" else None
         labels = data.y if read is None else torch.where(read, data.y, -1)
         groups = data.sensitive if read is None else torch.where(read, data.sensitive, -1)
-        if config.fairness_nodes != "train" or config.proxies == "fixed":
+        if {config.fairness_nodes, config.proxy_nodes} != {"train"} or config.proxies == "fixed":
             labels, groups = data.y, data.sensitive
         named = {k: v for k, v in asdict(config).items() if k not in ("dataset", "device")}
         key = digest_of(
@@ -212,7 +214,7 @@ def measurements(config: TrainConfig, values: Mapping[str, float]) -> list[Measu
     """
     return [
         Measurement(
-            dataset=config.dataset if config.nodes is None else config.nodes.stem,
+            dataset=name_of(config),
             method=method_of(config),
             metric=metric,
             value=values[metric],
@@ -262,7 +264,7 @@ def write_report(
         The page, and the pictures with their captions.
     """
     config = result.config
-    report = Report(title or f"RELIANT on {config.dataset}", f"mode {config.mode}")
+    report = Report(title or f"RELIANT on {name_of(config)}", f"mode {config.mode}")
     report.table(what_was_used(config), caption="What was read, and of which nodes")
     rows: list[dict[str, Any]] = [
         {"method": f"teacher {config.teacher}", **result.teacher_scores},
@@ -357,10 +359,10 @@ class ReproduceConfig:
     """One or both of honest and official."""
     teacher: str = "gcn"
     """The teacher."""
-    framework: str = "cpf"
+    framework: Literal["cpf", "akd", "soft"] = "cpf"
     """cpf, akd or soft."""
-    notion: str = "sp"
-    """sp or eo."""
+    notion: Notion = "sp"
+    """sp, eo or eodds."""
     seeds: int = 3
     """Students with the seeds 0, 1, 2, ...; the teacher is one."""
     epochs: int | None = None
@@ -473,8 +475,8 @@ def _base(dataset: str, mode: Mode, config: ReproduceConfig) -> TrainConfig:
         dataset=dataset,
         mode=mode,
         teacher=config.teacher,
-        framework=config.framework,  # type: ignore[arg-type]
-        notion=config.notion,  # type: ignore[arg-type]
+        framework=config.framework,
+        notion=config.notion,
         epochs=base.epochs if config.epochs is None else config.epochs,
         device=config.device,
     )

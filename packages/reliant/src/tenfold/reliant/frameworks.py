@@ -8,7 +8,7 @@ it, together with what the teacher says about its nodes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from torch.nn.functional import (
     softplus,
 )
 
-from tenfold.reliant.objective import frobenius, soft_labels, supervised
+from tenfold.reliant.objective import Groups, frobenius, soft_labels, supervised
 from tenfold.reliant.propagation import Adjacency, adjacency_of
 from tenfold.shared.errors import InputError
 
@@ -43,6 +43,7 @@ class View:
         embedding: float [N, h] of the teacher, if there is one.
         ids: int64 [N], numbers of the nodes in the whole graph; None for all.
         aggregated: float [N, .], the aggregated attributes of students that have ``aggregate``.
+        groups: those that a bias has been measured on, kept for the next step.
     """
 
     x: Tensor
@@ -55,6 +56,7 @@ class View:
     embedding: Tensor | None = None
     ids: Tensor | None = None
     aggregated: Tensor | None = None
+    groups: dict[str, Groups] = field(default_factory=dict)
 
 
 class CPF(nn.Module):

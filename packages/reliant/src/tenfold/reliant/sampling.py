@@ -7,7 +7,8 @@ on no package index, and this needs torch only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from tenfold.shared.errors import InputError
 
 def neighbour_batches(
     data: Data, batch_size: int, neighbours: Sequence[int], shuffle: bool = True
-) -> Iterator[Data]:
-    """Yields batches of root nodes with some of their neighbours, hop by hop.
+) -> Iterable[Data]:
+    """Batches of root nodes with some of their neighbours, hop by hop; a new draw each pass.
 
     Each node that is reached gives ``neighbours[hop]`` of its neighbours, drawn with replacement
     (all of them, if it has no more than that).
@@ -31,14 +32,32 @@ def neighbour_batches(
         neighbours: how many a node, for each hop.
         shuffle: whether the roots come in a new random order.
 
-    Yields:
-        A graph with the masks, ``y`` and ``sensitive`` of its nodes, ``n_id`` int64 (numbers in
-        ``data``, roots first) and ``batch_size``, the number of roots.
+    Returns:
+        What can be gone over again and again. A batch is a graph with the masks, ``y`` and
+        ``sensitive`` of its nodes, ``n_id`` int64 (numbers in ``data``, roots first) and
+        ``batch_size``, the number of roots.
     """
     if batch_size < 1 or not neighbours or min(neighbours) < 1:
         raise InputError(
             f"batch_size={batch_size}, neighbours={list(neighbours)}; expected whole numbers >= 1"
         )
+    return _Batches(data, batch_size, tuple(neighbours), shuffle)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    data: Data
+    batch_size: int
+    neighbours: tuple[int, ...]
+    shuffle: bool
+
+    def __iter__(self) -> Iterator[Data]:
+        return _batches(self.data, self.batch_size, self.neighbours, self.shuffle)
+
+
+def _batches(
+    data: Data, batch_size: int, neighbours: Sequence[int], shuffle: bool
+) -> Iterator[Data]:
     nodes = int(data.num_nodes or 0)
     device = data.edge_index.device
     order = torch.randperm(nodes) if shuffle else torch.arange(nodes)

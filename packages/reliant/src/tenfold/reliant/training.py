@@ -136,6 +136,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}={value}; expected > 0")
+        if self.edges is not None and self.nodes is None:
+            raise InputError(f"edges={self.edges} without nodes; expected --nodes with your table")
         if not 0 <= self.feature_dropout < 1:
             raise InputError(f"feature_dropout={self.feature_dropout}; expected 0 up to below 1")
         if not 0 < self.hide < 1:
@@ -182,6 +184,15 @@ def settled(config: TrainConfig) -> TrainConfig:
 
 
 ALPHA = 4000.0  # honest CPF: weight of J over the training nodes that are hidden in a step
+
+
+def name_of(config: TrainConfig) -> str:
+    """What a run calls its graph: the data set, or the name of the user's table.
+
+    Args:
+        config: the run.
+    """
+    return config.dataset if config.nodes is None else config.nodes.stem
 
 
 def dataset_of(config: TrainConfig) -> Data:

@@ -48,7 +48,7 @@ class Reliant(nn.Module):
         notion: ``sp`` (statistical parity), ``eo`` (equal opportunity), ``eodds``.
         framework: by default :class:`~tenfold.reliant.frameworks.CPF` for PLP, else
             :class:`~tenfold.reliant.frameworks.SoftLabels`.
-        alpha: weight of J; by default 1000 for CPF and 10 else.
+        alpha: weight of J; by default 1000 for PLP and 10 else.
         proxies: ``learned``; ``fixed``, the columns s and 1 - s; ``none``, plain distillation with
             the same bias term (``alpha=0`` is distillation alone).
         attach: ``append`` keeps all attributes; ``overwrite`` puts the proxies into the place of
@@ -99,6 +99,16 @@ class Reliant(nn.Module):
                 raise InputError("teacher needs data, the graph to ask it about")
             teacher_logits, teacher_embedding = ask(teacher, data)
         assert teacher_logits is not None
+        if (
+            not isinstance(sensitive, Tensor)
+            or sensitive.ndim != 1
+            or sensitive.is_floating_point()
+        ):
+            kind = getattr(sensitive, "dtype", type(sensitive).__name__)
+            raise InputError(
+                f"sensitive: {kind} {list(getattr(sensitive, 'shape', ()))}; expected an int64 "
+                "tensor [N] of 0 and 1"
+            )
         nodes = len(sensitive)
         if teacher_logits.ndim != 2 or len(teacher_logits) != nodes:
             raise InputError(
@@ -129,7 +139,6 @@ class Reliant(nn.Module):
         self.register_buffer("sensitive", sensitive, persistent=False)
         self.register_buffer("teacher", log_softmax(teacher_logits, 1).detach(), persistent=False)
         self.register_buffer("embedding", teacher_embedding, persistent=False)
-        self._groups: dict[Any, Groups] = {}
 
     # The two inputs ------------------------------------------------------------------------------
 
@@ -240,6 +249,7 @@ class Reliant(nn.Module):
         """
         self.student.train()
         found: dict[str, float] = {}
+        whole = view
         view, readable = self._hidden(view)
         mean = self.mean_proxy().expand(len(view.x), WIDTH)
         logits, embedding = self._run(view, mean)
@@ -247,7 +257,7 @@ class Reliant(nn.Module):
             found["discriminators"] = float(self.framework.before(logits, embedding, view))
         loss = self.framework.loss(logits, embedding, view, self.student)
         found["loss"] = float(loss.detach())
-        unfair = self._bias(logits, view, self.fairness_nodes, readable)
+        unfair = self._bias(logits, whole, self.fairness_nodes, readable)
         if unfair is not None:
             found["bias"] = float(unfair.detach())
             if self.alpha > 0:
@@ -258,7 +268,7 @@ class Reliant(nn.Module):
         if self.kind == "learned" and self.alpha > 0:
             own = self.proxies if view.ids is None else self.proxies[view.ids]
             logits, _ = self._run(view, own)
-            biased = self._bias(logits, view, self.proxy_nodes, readable)
+            biased = self._bias(logits, whole, self.proxy_nodes, readable)
             if biased is not None:
                 found["proxy_bias"] = float(biased.detach())
                 optimizers.proxies.zero_grad()
@@ -280,8 +290,8 @@ class Reliant(nn.Module):
         """Trains for a number of epochs and keeps the last one.
 
         No label outside of the training nodes is read, and no sensitive attribute outside of
-        ``fairness_nodes``. :func:`tenfold.reliant.training.distill` is the same with checkpoints
-        and with a choice of the epoch.
+        ``fairness_nodes``. :class:`~tenfold.reliant.training.Distillation` is the same with
+        checkpoints and with a choice of the epoch.
 
         Args:
             data: a graph with ``x``, ``edge_index``, ``y``, ``sensitive`` and the three masks.
@@ -331,7 +341,10 @@ class Reliant(nn.Module):
 
         from tenfold.shared.files import replacing
 
-        plain = {f"student.{k}": v.contiguous() for k, v in self.student.state_dict().items()}
+        plain = {
+            f"student.{k}": v.clone(memory_format=torch.contiguous_format)
+            for k, v in self.student.state_dict().items()
+        }
         with replacing(Path(path)) as temporary:
             save_file(plain | {"mean_proxy": self.mean_proxy()}, temporary, {"attach": self.attach})
 
@@ -384,9 +397,8 @@ class Reliant(nn.Module):
         else:
             nodes = view.labelled | view.unlabelled
         fixed = view.ids is None and not (clamps and where == "train")
-        key = (where, id(view.sensitive))
-        if fixed and key in self._groups:
-            groups = self._groups[key]
+        if fixed and where in view.groups:
+            groups = view.groups[where]
         else:
             try:
                 groups = Groups.of(view.sensitive, nodes, self.notion, view.y)
@@ -395,7 +407,7 @@ class Reliant(nn.Module):
                     raise
                 return None
             if fixed:
-                self._groups[key] = groups
+                view.groups[where] = groups
         return bias(softmax(logits, 1), groups, self.surrogate)
 
 

@@ -239,6 +239,9 @@ def read_predictions(
     truth, guess = _column(table, label, path), _column(table, prediction, path)
     both, names = _coded(np.concatenate([truth, guess]), f"{label}, {prediction}", path)
     groups, group_names = _coded(_column(table, sensitive, path), sensitive, path)
+    for name, found in ((sensitive, group_names), (f"{label}, {prediction}", names)):
+        if len(found) < 2:
+            raise InputError(f"{path}: column {name!r} has {found[0]!r} only; expected two values")
     scores = None
     if score is not None:
         scores = _matrix({score: _column(table, score, path)}, path)[0][:, 0]
