@@ -10,9 +10,16 @@ from tenfold.emo.export import export, onnx_session, run_exported
 from tenfold.shared.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def filled():
-    return fill(timm.create_model("emo_1m")).float()
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((1, 1, 2, 2), id="one-block-of-each-kind"),
+        pytest.param((2, 2, 8, 3), id="emo_1m", marks=pytest.mark.slow),
+    ],
+)
+def filled(request):
+    """EMO-1M; in the quick tests with fewer blocks, since tracing takes seconds for each."""
+    return fill(timm.create_model("emo_1m", depths=request.param)).float()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tenfold.shared.errors import InputError
 
 TINY = {
     "image_size": 32, "in_chans": 1, "epochs": 2, "batch_size": 64, "window": (4, 4, 2, 1),
-    "learning_rate": 2e-3, "warmup_epochs": 1, "ema": 0.9, "device": "cpu", "max_steps": 6,
+    "learning_rate": 2e-3, "warmup_epochs": 1, "ema": 0.9, "device": "cpu", "max_steps": 3,
 }  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_training_is_deterministic_and_ema_follows_all_floating_state():
 
 def test_the_average_is_the_recurrence():
     states = []
-    job = task(TrainConfig(**TINY | {"epochs": 3, "max_steps": None}))
+    job = task(TrainConfig(**TINY | {"epochs": 3, "max_steps": None, "evaluate_every": 3}))
     one_batch = torch.utils.data.Subset(digits(32), range(64))
     job.train_data = lambda rank, world: one_batch  # one step an epoch
     first = {}
@@ -189,11 +189,11 @@ def test_steps_without_a_finite_loss_are_skipped():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("head", "size", "batch"), [("ssdlite", 320, 8), ("retinanet", 128, 2)])
+@pytest.mark.parametrize(("head", "size", "batch"), [("ssdlite", 320, 2), ("retinanet", 128, 2)])
 def test_detectors_train_on_the_coco_slice(real, head, size, batch):
     config = TrainConfig(
         task="detection", head=head, data=str(real("coco-tiny")), train_split="train2017",
-        val_split="val2017", image_size=size, batch_size=batch, limit=8, epochs=1, max_steps=2,
+        val_split="val2017", image_size=size, batch_size=batch, limit=4, epochs=1, max_steps=2,
         warmup_epochs=0, learning_rate=1e-3, ema=0.0, no_decay="norm", device="cpu",
     )  # fmt: skip
     model, _, result = train(task(config), compute.fabric("cpu"))

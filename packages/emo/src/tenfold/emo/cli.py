@@ -99,6 +99,8 @@ def predict(
         raise InputError("no images given; expected files or folders")
     if top < 1:
         raise InputError(f"top={top}; expected >= 1")
+    if size is not None and size < 1:
+        raise InputError(f"size={size}; expected >= 1")
     paths = find_images(images)
     made, names, side, crop = classifier(model, checkpoint, which, classes, size)
     rows = predict_images(made, paths, names, side, crop, top)
@@ -177,11 +179,13 @@ def profile(model: str = "emo_1m", *, size: int = 224, window: int | None = None
     """
     import timm
 
-    import tenfold.emo  # noqa: F401 - registers the models
+    from tenfold.emo.model.backbone import MODELS
     from tenfold.emo.profiling import profile as count
 
     if not timm.is_model(model):
         raise InputError(did_you_mean(model, timm.list_models("emo*"), kind="model"))
+    if window is not None and model not in MODELS:
+        raise InputError(f"window={window}; {model} has no windows, only the models emo* have")
     options: dict[str, Any] = {} if window is None else {"window": window}
     rows = count(timm.create_model(model, **options), size)
     shown = [

@@ -198,7 +198,7 @@ def classifier(
         weights = read_checkpoint(checkpoint, which)
         count = weights["head.bias"].numel() if "head.bias" in weights else 1000
         made = timm.create_model(model, num_classes=count).eval()
-        load_checkpoint(made, weights)
+        load_checkpoint(made, checkpoint, which)  # by its path, which an error then names
         names, crop, default = [str(k) for k in range(count)], 0.875, 224
     if classes is not None:
         if not classes.is_file():
