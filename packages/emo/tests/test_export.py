@@ -1,3 +1,4 @@
+import math
 import sys
 
 import numpy as np
@@ -25,7 +26,7 @@ def filled(request):
 @pytest.fixture(scope="module")
 def onnx_file(filled, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "emo.onnx"
-    assert export(filled, path) < 1e-4
+    assert export(filled, str(path)) < 1e-4
     return path
 
 
@@ -117,7 +118,8 @@ def test_executorch(small, tmp_path):
 def test_coreml_converts(small, tmp_path, size):
     ct = pytest.importorskip("coremltools", reason="the extra coreml is not installed")
     path = tmp_path / "emo.mlpackage"
-    assert export(fill(small()).float(), path, size=size) < 1e-4
+    difference = export(fill(small()).float(), path, size=size)
+    assert difference < 1e-4 if sys.platform == "darwin" else math.isnan(difference)
     spec = ct.utils.load_spec(str(path))
     (given,), (found,) = spec.description.input, spec.description.output
     assert (given.name, list(given.type.multiArrayType.shape)) == ("x", [1, 3, size, size])

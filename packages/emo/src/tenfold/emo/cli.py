@@ -49,7 +49,7 @@ def train(
     """
     from tenfold.emo.experiments import resume_run, train_run
 
-    run, result = resume_run(resume) if resume else train_run(config, recipe, output)
+    run, result = resume_run(resume, config) if resume else train_run(config, recipe, output)
     message(f"run: {run.folder}")
     return Outcome({"run": run.folder, **result}, view=table([result["best"]]))
 

@@ -41,19 +41,17 @@ def train_run(
     return _go_on(Run.create("emo", recipe, config, output), job, fabric)
 
 
-def resume_run(folder: Path) -> tuple[Run, dict[str, Any]]:
+def resume_run(folder: Path, given: TrainConfig) -> tuple[Run, dict[str, Any]]:
     """Goes on with an interrupted run, from its last whole checkpoint.
 
     Args:
         folder: The run's folder.
+        given: The options of the command line; the run keeps its own.
 
     Raises:
-        InputError: If it is finished already.
+        InputError: If it is finished already, or options were given.
     """
-    run = Run.open(folder)
-    if run.finished:
-        raise InputError(f"{folder} is finished; see {folder / 'result.json'}")
-    config = run.config(TrainConfig)
+    run, config = Run.resume(folder, given)
     job = task(config)
     fabric = compute.fabric(config.device, config.devices, config.num_nodes, config.precision)
     return _go_on(run, job, fabric)

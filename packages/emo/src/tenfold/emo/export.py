@@ -7,6 +7,7 @@ returns.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ def _program(model: nn.Module, size: tuple[int, int], dynamic: bool, in_chans: i
 
 def export(
     model: nn.Module,
-    path: Path,
+    path: Path | str,
     format: Format | None = None,
     size: int | tuple[int, int] = 224,
     dynamic: bool = True,
@@ -76,12 +77,14 @@ def export(
             of the activations.
 
     Returns:
-        The largest difference of an output from eager's.
+        The largest difference of an output from eager's; NaN where the file can't be run (Core ML
+        away from macOS), and only the program it was made of has been compared.
 
     Raises:
         InputError: If the format is unknown, its library is missing, or the size is not positive.
         RuntimeError: If a float export differs from eager by more than `TOLERANCE`.
     """
+    path = Path(path)
     if format is None:
         format = _format_of(path)
     if format not in FORMATS:
@@ -111,7 +114,7 @@ def export(
     else:
         writers[format](fast, path, (height, width), can_move, in_chans)
     if format == "coreml" and sys.platform != "darwin":
-        return 0.0  # the program was compared by `_coreml`
+        return math.nan  # the program was compared by `_coreml`
     shapes = [(1, height, width)]
     if can_move:
         shapes += [(5, height, width), (1, height + 32, width + 96)]
@@ -248,7 +251,7 @@ def _quantise(source: Path, target: Path, calibration: Tensor) -> None:
         prepared.unlink(missing_ok=True)
 
 
-def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
+def run_exported(path: Path | str, x: Tensor, format: Format | None = None) -> Any:
     """Runs an exported file on a CPU.
 
     Args:
@@ -259,6 +262,7 @@ def run_exported(path: Path, x: Tensor, format: Format | None = None) -> Any:
     Returns:
         A NumPy array.
     """
+    path = Path(path)
     if format is None:
         format = _format_of(path)
     if format in ("onnx", "onnx-int8"):
