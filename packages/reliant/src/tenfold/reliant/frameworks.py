@@ -239,8 +239,8 @@ class LogitDiscriminator(nn.Module):
         return made[:, -1], made[:, :-1]
 
 
-class EdgeDiscriminator(nn.Module):
-    """``c sum_k d_k u_k v_k`` for each edge (u, v) of normalised embeddings.
+class _Bilinear(nn.Module):
+    """The weights d and c of a score ``c sum_k d_k u_k v_k``.
 
     Args:
         width: of the embeddings.
@@ -250,6 +250,14 @@ class EdgeDiscriminator(nn.Module):
         super().__init__()
         self.direction = nn.Parameter(torch.ones(width))
         self.scale = nn.Parameter(torch.tensor(0.5))
+
+
+class EdgeDiscriminator(_Bilinear):
+    """``c sum_k d_k u_k v_k`` for each edge (u, v) of normalised embeddings.
+
+    Args:
+        width: of the embeddings.
+    """
 
     def loss(self, h: Tensor, adjacency: Adjacency, target: int) -> Tensor:
         """The mean binary cross-entropy over all entries of A, loops included.
@@ -268,17 +276,12 @@ class EdgeDiscriminator(nn.Module):
         )
 
 
-class SummaryDiscriminator(nn.Module):
+class SummaryDiscriminator(_Bilinear):
     """``c sum_k d_k u_k g_k`` for each node's normalised embedding and a summary g.
 
     Args:
         width: of the embeddings.
     """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.direction = nn.Parameter(torch.ones(width))
-        self.scale = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, h: Tensor, g: Tensor) -> Tensor:
         """The score float [N] of embeddings [N, width] and a summary [width]."""
