@@ -76,6 +76,7 @@ def test_more_classes_take_the_largest_gap_of_any_class(seed):
 
 
 def test_an_empty_group_or_class_gives_nan_and_says_so():
+    """Section 8, 14: in a metric, an empty group is NaN with a warning."""
     with pytest.warns(RuntimeWarning, match="dEO is not defined"):
         found = scores([0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1])
     assert np.isnan(found["dEO"])
