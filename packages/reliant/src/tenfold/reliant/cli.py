@@ -293,6 +293,7 @@ def audit(
         message(f"note: {note}")
     ends = bootstrap(y, guess, s, draws)
     groups = by_group(y, guess, s, read["group_names"], read["label_names"])
+    positive = f"class {read['label_names'][1]}"
     report = Report("Fairness audit", predictions.name)
     report.text(
         f"{len(y):,} predictions. Groups: the values of `{sensitive}`; classes: the values of "
@@ -312,13 +313,13 @@ def audit(
         report.text(note)
     report.table(groups, caption="The groups")
     report.picture(
-        pictures.groups_compared({"true": _as_selected(groups), "predicted": groups}),
+        pictures.groups_compared(groups, positive),
         "groups",
-        "Share of class 1 in each group, true and predicted",
+        f"Share of {positive} in each group, true and predicted",
     )
     if p is not None:
         bins = calibration(y, p, s)
-        picture = pictures.calibration_curves(bins, read["group_names"])
+        picture = pictures.calibration_curves(bins, read["group_names"], positive)
         report.picture(picture, "calibration", "Calibration of each group")
     page = report.write(output / "report.html")
     message(f"report: {page}")
@@ -405,11 +406,6 @@ def _datasets(names: tuple[str, ...]) -> list[Dataset]:
 
 def _shown(values: dict[str, float]) -> dict[str, float]:
     return {name: values[name] for name in SHOWN}
-
-
-def _as_selected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the groups with the true share in the place of the predicted one."""
-    return [row | {"selected": row["positive"]} for row in rows]
 
 
 def _write_predictions(path: Path, data: Any, probabilities: Any) -> None:

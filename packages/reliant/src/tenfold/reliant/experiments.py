@@ -325,6 +325,7 @@ def write_report(
     made: list[tuple[str, Any, str]] = []
     if p.shape[1] == 2:
         bins = calibration(y, p[:, 1], s)
+        positive = f"class {1 if labels is None else labels[1]}"
         errors = ", ".join(f"{k}: {v:.3f}" for k, v in calibration_error(bins).items())
         caption = f"Calibration of each group (expected calibration error: {errors})"
         if config.student == "plp":
@@ -332,7 +333,7 @@ def write_report(
                 ". PLP's logits lie between 0 and about 1, so that its probabilities are seldom "
                 "near 0 or 1: the curves are steep by construction"
             )
-        made.append(("calibration", pictures.calibration_curves(bins, names), caption))
+        made.append(("calibration", pictures.calibration_curves(bins, names, positive), caption))
     if curve:
         lone = [row for row in rows if row["method"] != method_of(config)]
         caption = (

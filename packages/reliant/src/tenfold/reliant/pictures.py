@@ -19,13 +19,16 @@ NAMES = {
 
 
 def calibration_curves(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[Any] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[Any] | None = None,
+    positive: str = "class 1",
 ) -> Figure:
     """Share of class 1 against its predicted probability, a line a group, and where the nodes are.
 
     Args:
         rows: from :func:`~tenfold.reliant.evaluation.calibration`.
         names: of the groups.
+        positive: how class 1 is called.
     """
     figure = Figure(figsize=(5.8, 5.2), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
@@ -41,9 +44,9 @@ def calibration_curves(
         total = sum(row["nodes"] for row in own)
         centres = [(row["bin"] + 0.5) / 10 + (place - (len(groups) - 1) / 2) * width for row in own]
         below.bar(centres, [row["nodes"] / total for row in own], width, color=colour)
-    axes.set_ylabel("true share of class 1")
+    axes.set_ylabel(f"true share of {positive}")
     axes.legend(fontsize=9)
-    below.set_xlabel("predicted probability of class 1")
+    below.set_xlabel(f"predicted probability of {positive}")
     below.set_ylabel("share of the\ngroup's nodes")
     for each in (axes, below):
         each.grid(alpha=0.25)
@@ -134,25 +137,30 @@ def running_mean(values: Sequence[float]) -> list[float]:
     return means
 
 
-def groups_compared(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]], key: str = "selected"
-) -> Figure:
-    """One bar for each group and method: the share that is given class 1.
+def groups_compared(rows: Sequence[Mapping[str, Any]], positive: str = "class 1") -> Figure:
+    """The share of a class in each group, true and predicted.
 
     Args:
-        rows: method to the rows of :func:`~tenfold.reliant.evaluation.by_group`.
-        key: of the rows.
+        rows: from :func:`~tenfold.reliant.evaluation.by_group`.
+        positive: how class 1 is called.
     """
-    figure = Figure(figsize=(1.8 + 1.3 * len(rows), 3.2), layout="constrained")
+    figure = Figure(figsize=(2.6 + 0.9 * len(rows), 3.6), layout="constrained")
     axes = figure.subplots()
-    for place, method in enumerate(rows):
-        own = rows[method]
-        width = 0.8 / len(own)
-        for number, row in enumerate(own):
-            label = f"group {row['group']}" if place == 0 else None
-            x = place + (number - (len(own) - 1) / 2) * width
-            axes.bar(x, row[key], width * 0.9, color=COLOURS[number % len(COLOURS)], label=label)
-    axes.set_xticks(range(len(rows)), list(rows))
-    axes.set_ylabel(f"{key} (class 1)")
-    axes.legend(fontsize=8)
+    for number, row in enumerate(rows):
+        width = 0.8 / len(rows)
+        places = [x + (number - (len(rows) - 1) / 2) * width for x in (0, 1)]
+        bars = axes.bar(
+            places,
+            [row["positive"], row["selected"]],
+            width * 0.92,
+            color=COLOURS[number % len(COLOURS)],
+            label=f"group {row['group']}",
+        )
+        axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=1)
+    axes.set_xticks((0, 1), ("true", "predicted"))
+    axes.set_ylabel(f"share of {positive}")
+    axes.margins(y=0.12)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return figure
