@@ -65,7 +65,7 @@ CALLS = {
     "text as probabilities": (lambda d: scores(Y, GUESS, S, ["a"] * 4), "numbers from 0 to 1"),
     "percent": (lambda d: scores(Y, GUESS, S, [10, 90, 20, 80]), "node 0 has 10"),
     "few group names": (lambda d: by_group(Y, GUESS, S, ["f"]), "group_names: 1 names"),
-    "many label names": (lambda d: by_group(Y, GUESS, S, None, list("abc")), "label_names: 3"),
+    "few label names": (lambda d: by_group(Y, GUESS, S, None, ["a"]), "label_names: 1 names"),
     "no draws": (lambda d: bootstrap(Y, GUESS, S, 0), "draws=0"),
     "calibration of NaN": (lambda d: calibration(Y, [0.1, np.nan, 0, 1], S), "node 1 has nan"),
     "no bins": (lambda d: calibration(Y, [0.5] * 4, S, 0), "bins=0"),

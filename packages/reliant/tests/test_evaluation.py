@@ -117,6 +117,11 @@ def test_the_table_of_groups_counts_the_confusion():
     )
 
 
+def test_names_of_classes_that_these_nodes_lack_do_no_harm():
+    (first, _) = by_group([0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 1, 1], "fm", ["no", "yes", "maybe"])
+    assert [k for k in first if "->" in k] == ["no -> no", "no -> yes", "yes -> no", "yes -> yes"]
+
+
 def test_the_bootstrap_is_that_of_resampled_nodes():
     y, guess, s = drawn(4, size=400)
     found = bootstrap(y, guess, s, draws=3000)

@@ -171,7 +171,7 @@ def by_group(
         ("group_names", groups, len(counts)),
         ("label_names", classes, counts.shape[-1]),
     ):
-        if len(given) != needed:
+        if len(given) < needed:  # more may be: these nodes need not have the last ones
             raise InputError(f"{name}: {len(given)} names ({given}); expected {needed}, one each")
     rows = []
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -185,9 +185,8 @@ def by_group(
                 "selected": float(table[:, 1].sum() / size),
                 "recall": float(table[1, 1] / table[1].sum()),
             }
-            for i, true in enumerate(classes):
-                for j, guess in enumerate(classes):
-                    row[f"{true} -> {guess}"] = int(table[i, j])
+            for i, j in np.ndindex(table.shape):
+                row[f"{classes[i]} -> {classes[j]}"] = int(table[i, j])
             rows.append(row)
     return rows
 

@@ -60,7 +60,6 @@ class Result:
     Attributes:
         config: settled.
         data: the graph.
-        teacher: whose answers were distilled.
         model: the trained student with its proxies.
         probabilities: float [N, C].
         scores: on the test nodes.
@@ -73,7 +72,6 @@ class Result:
 
     config: TrainConfig
     data: Data
-    teacher: Teacher
     model: Any
     probabilities: Tensor
     scores: dict[str, float]
@@ -166,7 +164,6 @@ def train(
     return Result(
         config,
         data,
-        teacher,
         training.model,
         probabilities,
         score(data, probabilities),
@@ -288,7 +285,6 @@ def write_report(
     folder: Path,
     result: Result,
     curve: Sequence[Mapping[str, Any]] = (),
-    compared: Sequence[Mapping[str, Any]] = (),
     title: str | None = None,
 ) -> tuple[Path, list[tuple[Path, str]]]:
     """The page of one run: what was read, scores, groups, calibration, trade-off.
@@ -297,7 +293,6 @@ def write_report(
         folder: where ``report.html`` and the pictures go.
         result: of :func:`train`.
         curve: of :func:`trade_off_curve`.
-        compared: further methods on the same nodes.
         title: heading; by default the data set.
 
     Returns:
@@ -306,11 +301,8 @@ def write_report(
     config = result.config
     report = Report(title or f"RELIANT on {name_of(config)}", f"mode {config.mode}")
     report.table(what_was_used(config), caption="What was read, and of which nodes")
-    rows: list[dict[str, Any]] = [
-        {"method": f"teacher {config.teacher}", **result.teacher_scores},
-        *map(dict, compared),
-        {"method": method_of(config), **result.scores},
-    ]
+    teacher = {"method": f"teacher {config.teacher}", **result.teacher_scores}
+    rows = [teacher, {"method": method_of(config), **result.scores}]
     report.table(rows, caption="Test nodes (label gap: the dSP of a perfect prediction)")
     y, guess, s, p = predictions_of(result)
     intervals = bootstrap(y, guess, s)
@@ -335,13 +327,12 @@ def write_report(
             )
         made.append(("calibration", pictures.calibration_curves(bins, names, positive), caption))
     if curve:
-        lone = [row for row in rows if row["method"] != method_of(config)]
         caption = (
             "Trade-off on the test nodes, a point for each weight alpha; hypervolume against "
             "(0, 1): "
             f"{hypervolume([(q['ACC'], q['dSP']) for q in curve]):.4f}"
         )
-        picture = pictures.trade_off([*curve, *lone[:1]])
+        picture = pictures.trade_off([*curve, teacher])
         made.insert(0, ("trade-off", picture, caption))
         report.table([dict(q) for q in curve], caption="The curve: one training each")
     if result.history:

@@ -80,7 +80,8 @@ class TrainConfig:
     notion: Notion = "sp"
     """What is made fair: sp (statistical parity), eo (equal opportunity), eodds."""
     alpha: float | None = None
-    """Weight of the bias; 0 is plain distillation."""
+    """Weight of the bias; 0 is plain distillation. By default 8000 (plp), 1000 (plp, official), 10
+    (other students)."""
     proxies: Proxies = "learned"
     """learned, fixed (the columns s and 1 - s), none."""
     attach: Attach | None = None
@@ -202,7 +203,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     return made
 
 
-ALPHA = 8000.0  # honest CPF: weight of J over the training nodes that are hidden in a step
+ALPHA = 8000.0  # honest PLP: weight of J over the training nodes that are hidden in a step
 
 
 def name_of(config: TrainConfig) -> str:
