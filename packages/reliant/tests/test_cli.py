@@ -183,8 +183,9 @@ def test_reproduce_resumes_and_compares_with_the_log(tmp_path, capsys, monkeypat
 def test_the_demo_is_quick_and_fairer_than_plain_distillation(tmp_path, capsys):
     made = answer(capsys, "demo", "--output", tmp_path)
     demo, methods = made["demo"], made["methods"]
-    assert demo["value"] < 0.8 * methods[1]["dSP"]
-    assert methods[-1]["ACC"] > 0.7
+    teacher, plain, fair = methods[0], methods[1], methods[-1]
+    assert demo["value"] == fair["dSP"] < 0.7 * min(plain["dSP"], teacher["dSP"])
+    assert fair["ACC"] > min(teacher["ACC"], plain["ACC"]) - 0.02
     assert len(demo["pictures"]) == 3
 
 
