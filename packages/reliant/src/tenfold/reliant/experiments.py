@@ -553,12 +553,13 @@ def _reproduce_report(
     keys = ("dataset", "mode", "method", "seed", "kept", *SECONDS, "ACC", "dSP", "dEO")
     report.table([{k: line[k] for k in keys} for line in done.values()], caption="Each seed")
     for dataset in config.dataset:
-        points = [
-            {"method": f"{line['method']} ({line['mode']})", "ACC": line["ACC"], "dSP": line["dSP"]}
-            for line in done.values()
-            if line["dataset"] == dataset and line["seed"] == 0
-        ]
-        caption = f"{dataset}: accuracy against dSP, seed 0 of each method"
+        points = []
+        for line in (line for line in done.values() if line["dataset"] == dataset):
+            if line["seed"] == 0:  # the teacher is one for all seeds
+                name = f"teacher {config.teacher} ({line['mode']})"
+                points.append({"method": name, **line["teacher"]})
+            points.append({**line, "method": f"{line['method']} ({line['mode']})"})
+        caption = f"{dataset}: accuracy against dSP, a point for each seed"
         report.picture(pictures.trade_off(points), f"trade-off-{dataset}", caption)
     report.config(config)
     report.write(run.folder / "report.html")

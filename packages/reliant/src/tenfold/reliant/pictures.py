@@ -58,7 +58,7 @@ def trade_off(points: Sequence[Mapping[str, Any]], gap: str = "dSP") -> Figure:
     """Accuracy against a gap, a point a weight; the line joins those that no other beats.
 
     Args:
-        points: with ``alpha``, ``ACC`` and the gap; a point with ``method`` stands alone.
+        points: with ``alpha``, ``ACC`` and the gap; points with ``method`` stand alone.
         gap: the gap's name.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -69,8 +69,10 @@ def trade_off(points: Sequence[Mapping[str, Any]], gap: str = "dSP") -> Figure:
     if curve:
         spots = [p[gap] for p in curve], [p["ACC"] for p in curve]
         axes.plot(*spots, "o", color="tab:blue", label="student, weight α")
-    for place, p in enumerate(p for p in points if "method" in p):
-        axes.plot(p[gap], p["ACC"], "D", color=COLOURS[1 + place % 5], label=p["method"])
+    for place, method in enumerate(dict.fromkeys(p["method"] for p in points if "method" in p)):
+        own = [p for p in points if p.get("method") == method]
+        spots = [p[gap] for p in own], [p["ACC"] for p in own]
+        axes.plot(*spots, "D", color=COLOURS[1 + place % 5], label=method)
     axes.margins(0.18)
     low, high = axes.get_ylim()
     if (short := LEAST_SPAN - (high - low)) > 0:  # a few nodes must not look like a cliff
