@@ -137,8 +137,8 @@ def test_ssd_loss_equals_plain_loops():
                 (w / aw).log() / 0.2,
                 (h / ah).log() / 0.2,
             ]
-            for d, g in zip(deltas[b, i], goal, strict=True):
-                e = abs(float(d) - float(g))
+            for d, g in zip(deltas[b, i].tolist(), goal, strict=True):
+                e = abs(d - float(g))
                 boxes += e - 0.5 if e > 1 else 0.5 * e * e
         classes += sum(sorted(negative)[::-1][: 3 * sum(h >= 0 for h in at)])
     assert losses["class"].item() == pytest.approx(classes / positives, rel=1e-4)
@@ -170,7 +170,7 @@ def test_retinanet_loss_equals_its_formula():
 
 @pytest.mark.parametrize("make", [SSDLite, RetinaNet])
 def test_a_batch_without_objects_has_a_finite_loss(make):
-    losses = make(num_classes=3).loss(torch.rand(2, 3, 320, 320), [TARGETS[1]] * 2)
+    losses = make(num_classes=3).loss(torch.rand(2, 3, 96, 96), [TARGETS[1]] * 2)
     total = sum(losses.values())
     total.backward()
     assert total.isfinite()
