@@ -9,7 +9,7 @@ from torch import nn
 
 from tenfold.emo import inference
 from tenfold.emo.inference import FusedBlock, as_affine, fold_after, optimize_for_inference
-from tenfold.emo.kernels import NativeBlock, NativeStart, build
+from tenfold.emo.kernels import NativeBlock, NativeStart, build, compile_kernels
 from tenfold.emo.model import i2RMB, iRMB
 from tenfold.shared.errors import InputError
 
@@ -163,14 +163,13 @@ def test_native_goes_through_torch_compile(kernels, small):
     torch._dynamo.reset()
 
 
-def test_native_without_a_compiler_says_so(small, monkeypatch):
-    def load(*_arguments, **_options):
-        raise RuntimeError("Error building extension\nk.cpp:1: error: no g++\nmore")
-
-    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
-    build.cache_clear()
-    with pytest.raises(InputError, match=r"C\+\+20 compiler.*no g\+\+$"):
-        optimize_for_inference(small(), native=True)
+def test_native_without_a_working_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("tenfold.emo.kernels.user_cache_path", lambda *_, **__: tmp_path)
+    for compiler, words in (("no-such-compiler", "No such file"), ("false", r"\['false', ")):
+        monkeypatch.setenv("CXX", compiler)
+        with pytest.raises(InputError, match=rf"{compiler} failed: .*{words}"):
+            compile_kernels()
+    assert not list(tmp_path.rglob("kernels*"))  # nothing half-done stays
 
 
 @torch.inference_mode()

@@ -1,19 +1,25 @@
 """Own kernels for blocks on a CPU (`kernels.cpp`): expand, depth-wise and shrink in one pass.
 
-They are compiled once with the machine's C++ compiler (as `torch.compile` does), kept in torch's
-folder of extensions, and used by `optimize_for_inference(model, native=True)`, in eager mode and
-under `torch.compile`. float32 on a CPU, without gradients; everything else takes the blocks of
+They are compiled once with the machine's C++ compiler (as `torch.compile` does), kept in the user's
+cache, and used by `optimize_for_inference(model, native=True)`, in eager mode and under
+`torch.compile`. float32 on a CPU, without gradients; everything else takes the blocks of
 `inference.py`, from which these are made.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import subprocess
 import sys
+import tempfile
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +32,53 @@ _ACTS = {"": 0, "silu": 1, "gelu": 2}
 _LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
 
 
+def compile_kernels() -> Path:
+    """Compiles `kernels.cpp` with $CXX or g++, unless that has been done already.
+
+    Returns:
+        The shared library, in the user's cache, under a name of its own for each source, torch,
+        compiler and level of instructions: machines of several kinds may share a home.
+
+    Raises:
+        InputError: If there is no working C++ compiler.
+    """
+    source = (resources.files("tenfold.emo") / "kernels.cpp").read_bytes()
+    compiler = os.environ.get("CXX", "g++")
+    flags = ["-O3", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability in _LEVELS:
+        flags += [f"-march={_LEVELS[capability]}", "-mtune=native"]
+    if sys.platform != "darwin":
+        flags.append("-fopenmp")
+    home = Path(torch.__file__).parent
+    flags += [f"-I{home}/include", f"-I{home}/include/torch/csrc/api/include"]
+    flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    flags += [f"-L{home}/lib", "-ltorch_cpu", "-lc10"]
+    parts = [source, torch.__version__.encode(), compiler.encode(), " ".join(flags).encode()]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    library = user_cache_path("tenfold", appauthor=False) / "emo" / f"kernels-{key}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        file, made = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        file.write_bytes(source)
+        command = [compiler, str(file), "-o", str(made), *flags]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            lines = [] if done.returncode == 0 else done.stderr.splitlines() or [f"{done.args}"]
+        except OSError as error:
+            lines = [str(error)]
+        if lines:
+            cause = next((line for line in lines if "error" in line.lower()), lines[0])
+            raise InputError(
+                f"native=True needs a C++20 compiler, g++ or that which CXX names; {compiler} "
+                f"failed: {cause}"
+            )
+        made.replace(library)  # whole or not at all, whoever else compiles
+    return library
+
+
 @functools.cache
 def build() -> None:
     """Compiles the kernels if that has not been done yet, and registers them in torch.
@@ -33,30 +86,7 @@ def build() -> None:
     Raises:
         InputError: If there is no working C++ compiler.
     """
-    from torch.utils.cpp_extension import load
-
-    # Each level of instructions has a file of its own: machines of several kinds may share a home.
-    capability = torch.backends.cpu.get_cpu_capability()
-    flags = ["-O3", "-std=c++20", "-Wno-psabi"]
-    if capability in _LEVELS:
-        flags += [f"-march={_LEVELS[capability]}", "-mtune=native"]
-    openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    with resources.as_file(resources.files("tenfold.emo") / "kernels.cpp") as source:
-        try:
-            load(
-                f"tenfold_emo_kernels_{capability.lower()}",
-                [str(source)],
-                extra_cflags=flags + openmp,
-                extra_ldflags=openmp,
-                is_python_module=False,
-            )
-        except (OSError, RuntimeError) as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            cause = next((line for line in lines if "error:" in line), lines[0])
-            raise InputError(
-                "native=True needs a C++20 compiler (g++ or clang++) and ninja; building the "
-                f"kernels failed: {cause.strip()}"
-            ) from error
+    torch.ops.load_library(compile_kernels())
 
     def filtered(n: int, kernel: int, stride: int) -> int:
         edge = (kernel - stride + 1) // 2
