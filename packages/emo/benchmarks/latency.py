@@ -15,8 +15,8 @@ in turn (A B A B ...), so their ratios hold even where the machine drifts. The f
 
 Weights are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as published, from
 the tables of EMO and EMOv2, empty where they have no such row. results.json and latency.png stand
-beside this file and are written anew after each model, so that `--resume` goes on after a break;
-it leaves out the models that results.json has.
+beside this file and are written anew after each model, so that `--resume` goes on after a break:
+it measures the models that results.json lacks, or those that `--models` names.
 """
 
 import argparse
@@ -51,7 +51,7 @@ SIZE = 224
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+")
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
@@ -63,14 +63,14 @@ def main() -> None:
     rows: list[dict] = []
     if options.resume and path.exists():
         rows = json.loads(path.read_text())["rows"]
-    for name in options.models:
+    for name in options.models or MODELS:
         wanted = {(name, b, t) for b in options.batches for t in options.threads}
-        if wanted <= {key(row) for row in rows}:
+        if not options.models and wanted <= {key(row) for row in rows}:
             continue
         made = measure_model(name, options)
         for row in made:
             print(row, flush=True)
-        order = [*MODELS, *options.models]
+        order = [*MODELS, *(options.models or ())]
         rows = [row for row in rows if key(row) not in wanted] + made
         rows.sort(key=lambda row: (row["threads"], order.index(row["model"]), row["batch"]))
         written = {

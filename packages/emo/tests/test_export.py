@@ -14,7 +14,7 @@ from tenfold.shared.errors import InputError
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((1, 2, 1, 2), id="one-block-of-each-kind"),
+        pytest.param((1, 1, 1, 2), id="one-block-of-each-kind"),
         pytest.param((2, 2, 8, 3), id="emo_1m", marks=pytest.mark.slow),
     ],
 )

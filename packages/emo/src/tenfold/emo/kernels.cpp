@@ -1,9 +1,9 @@
 // Blocks of EMO in one pass, for float32 on a CPU, channels-last.
 //
-// A block's expanded map is 4 to 7 times as wide as what goes in and comes out. Here it never leaves
-// the cache: a band of rows is expanded, filtered depth-wise and shrunk before the next. Vectors are
-// GCC's and Clang's own (16 floats), so the code runs on every CPU; the register tile is chosen for
-// AVX-512 and falls back to a smaller one. The weights of a product [N, K] come in panels:
+// A block's expanded map is 2 to 8 times as wide as what goes in. Here it never leaves the cache: a
+// band of rows is expanded, filtered depth-wise and shrunk before the next. Vectors are GCC's and
+// Clang's own (16 floats), so the code runs on every CPU; the register tile is chosen for AVX-512
+// and falls back to a smaller one. The weights of a product [N, K] come in panels:
 // [ceil(N / 16), K, 16], padded with zeros.
 
 #include <ATen/Parallel.h>
@@ -128,8 +128,8 @@ inline void product(const float* a, int64_t lda, Index index, const float* b, in
 }
 
 template <int P, int R = ROWS, class Index>
-inline void product_of(int rows, const float* a, int64_t lda, Index index, const float* b, int64_t k,
-                       const float* bias, vec* tile) {
+inline void product_of(int rows, const float* a, int64_t lda, Index index, const float* b,
+                       int64_t k, const float* bias, vec* tile) {
   if (rows == R) return product<R, P>(a, lda, index, b, k, bias, tile);
   if constexpr (R > 1) product_of<P, R - 1>(rows, a, lda, index, b, k, bias, tile);
 }
@@ -215,7 +215,11 @@ struct Local {
   int64_t middle, kernel, stride, edge;  // the padding: ceil((K - stride) / 2)
 
   Local(const at::Tensor& w, const at::Tensor& b, int64_t kernel, int64_t stride)
-      : weight(data(w)), bias(data(b)), middle(w.size(1)), kernel(kernel), stride(stride),
+      : weight(data(w)),
+        bias(data(b)),
+        middle(w.size(1)),
+        kernel(kernel),
+        stride(stride),
         edge((kernel - stride + 1) / 2) {
     TORCH_CHECK(w.size(0) == kernel * kernel && middle % V == 0 && b.numel() == middle,
                 "the depth-wise weight does not fit");
@@ -297,13 +301,13 @@ void normalise(float* x, const float* weight, const float* bias, float eps, int6
     store(x + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
 }
 
-// Walks over the images in bands of rows: `expand(image, row, count, at)` writes `count` rows of the
-// expanded map [height, width, M], pixel (r, q) of them to at(r, q); the depth-wise convolution follows, and
-// `take(image, piece, row, column, n, d)` gets n neighbouring outputs d [n, M]. Each image is cut into
-// local.pieces(…) pieces, so that all threads are busy.
+// Walks over the images in bands of rows: `expand(image, row, count, at)` writes `count` rows of
+// the expanded map [height, width, M], pixel (r, q) of them to at(r, q); the depth-wise convolution
+// follows, and `take(image, piece, row, column, n, d)` gets n neighbouring outputs d [n, M]. Each
+// image is cut into local.pieces(…) pieces, so that all threads are busy.
 template <class Expand, class Take>
 void sweep(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip,
-              Expand expand, Take take) {
+           Expand expand, Take take) {
   if (batch == 0) return;
   const int64_t m = local.middle, stride = local.stride, edge = local.edge;
   const int64_t rows = local.size(height), columns = local.size(width), tile = even(columns);
@@ -357,17 +361,17 @@ void sweep(const Local& local, int64_t batch, int64_t height, int64_t width, boo
 // The expansion of a block: u = act(z W + b), with z = x or its LayerNorm. Without weights u = x.
 struct Expansion {
   int64_t channels;
-  const float *bias;
+  const float* bias;
   int act;
   const float *gain, *shift;  // of the LayerNorm, if there is one
   float eps;
 };
 
-// A block over `batch` images: x [batch, H, W, C] → y [batch, H', W', out], plus `residual`, if there
-// is one. The expansion's weights of an image are panels(image).
+// A block over `batch` images: x [batch, H, W, C] → y [batch, H', W', out], plus `residual`, if
+// there is one. The expansion's weights of an image are panels(image).
 template <class Panels>
-void run(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip, const float* x,
-         const Expansion& expansion, Panels panels, const float* shrink, int64_t k,
+void run(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip,
+         const float* x, const Expansion& expansion, Panels panels, const float* shrink, int64_t k,
          const float* residual, float* y, int64_t out) {
   const int64_t m = local.middle, rows = local.size(height), columns = local.size(width);
   const int64_t channels = expansion.channels, pitch = padded(channels);
@@ -400,15 +404,17 @@ void run(const Local& local, int64_t batch, int64_t height, int64_t width, bool 
             }
             z = normal.data();
           }
-          multiply(n, z, expansion.gain ? pitch : channels, next_to, weights, expansion.bias,
-                   channels, m, expansion.act, true, [&](int r) { return to[r]; }, nothing);
+          multiply(
+              n, z, expansion.gain ? pitch : channels, next_to, weights, expansion.bias, channels,
+              m, expansion.act, true, [&](int r) { return to[r]; }, nothing);
         }
       },
       [&](int64_t image, int64_t, int64_t row, int64_t column, int64_t n, const float* d) {
         const int64_t at = ((image * rows + row) * columns + column) * out;
-        multiply(n, d, m, next_to, shrink, nullptr, k, out, NONE, false,
-                 [&](int i) { return y + at + i * out; },
-                 [&](int i) { return residual ? residual + at + i * out : nullptr; });
+        multiply(
+            n, d, m, next_to, shrink, nullptr, k, out, NONE, false,
+            [&](int i) { return y + at + i * out; },
+            [&](int i) { return residual ? residual + at + i * out : nullptr; });
       });
 }
 
@@ -433,22 +439,25 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
   const Expansion expansion{channels,          data(expand_bias), (int)act,
                             data(norm_weight), data(norm_bias),   (float)eps};
   const float* panels = data(expand);
-  run(local, batch, height, width, skip, data(x), expansion, [=](int64_t) { return panels; },
+  run(
+      local, batch, height, width, skip, data(x), expansion, [=](int64_t) { return panels; },
       data(shrink), shrink.size(1), data(residual), y.mutable_data_ptr<float>(), out);
   return y;
 }
 
-// The first convolution (3×3, stride 2), the stem's block with squeeze-excitation, and the block that
-// follows: x [B, C, H, W] with any strides → [B, H', W', out]. Between the stem's shrink and the next
-// expansion there is nothing but the factors f of squeeze-excitation: E (S (f ⊙ d)) = (E S diag(f)) d,
-// one product, with weights of its own for each image; `expand` is E S.
-at::Tensor start(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& conv_bias, int64_t act,
-                 const at::Tensor& stem_weight, const at::Tensor& stem_bias, int64_t stem_kernel,
-                 const std::optional<at::Tensor>& reduce, const std::optional<at::Tensor>& reduce_bias,
-                 const std::optional<at::Tensor>& excite, const std::optional<at::Tensor>& excite_bias,
-                 const at::Tensor& expand, const at::Tensor& expand_bias, int64_t expand_act,
-                 const at::Tensor& weight, const at::Tensor& bias, int64_t kernel, int64_t stride,
-                 const at::Tensor& shrink, int64_t out) {
+// The first convolution (3×3, stride 2), the stem's block with squeeze-excitation, and the block
+// that follows: x [B, C, H, W] with any strides → [B, H', W', out]. Between the stem's shrink and
+// the next expansion there is nothing but the factors f of squeeze-excitation: E (S (f ⊙ d)) = (E S
+// diag(f)) d, one product, with weights of its own for each image; `expand` is E S.
+at::Tensor start(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& conv_bias,
+                 int64_t act, const at::Tensor& stem_weight, const at::Tensor& stem_bias,
+                 int64_t stem_kernel, const std::optional<at::Tensor>& reduce,
+                 const std::optional<at::Tensor>& reduce_bias,
+                 const std::optional<at::Tensor>& excite,
+                 const std::optional<at::Tensor>& excite_bias, const at::Tensor& expand,
+                 const at::Tensor& expand_bias, int64_t expand_act, const at::Tensor& weight,
+                 const at::Tensor& bias, int64_t kernel, int64_t stride, const at::Tensor& shrink,
+                 int64_t out) {
   const int64_t batch = x.size(0), channels = x.size(1);
   const int64_t height = (x.size(2) + 1) / 2, width = (x.size(3) + 1) / 2, share = even(width);
   const int64_t sc = x.stride(1), sh = x.stride(2), sw = x.stride(3);
@@ -496,21 +505,25 @@ at::Tensor start(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& 
               const int64_t left = 2 * q - 1;
               auto out_at = [&](int i) { return at(r, q + i); };
               if (top >= 0 && left >= 0 && top + 3 <= x.size(2) && left + 2 * n + 1 <= x.size(3)) {
-                multiply(n, picture + top * sh + left * sw, 2 * sw,
-                         [&](int64_t i) { return offsets[i]; }, panels, first, patch, m, act, true,
-                         out_at, nothing);
+                multiply(
+                    n, picture + top * sh + left * sw, 2 * sw,
+                    [&](int64_t i) { return offsets[i]; }, panels, first, patch, m, act, true,
+                    out_at, nothing);
                 continue;
               }
               for (int64_t i = 0; i < 3 * channels; ++i) {  // at the border: a copy with zeros
                 const int64_t down = top + i % 3;
                 for (int64_t c = 0; c < 2 * n + 1; ++c) {
                   const int64_t right = left + c;
-                  const bool inside = down >= 0 && down < x.size(2) && right >= 0 && right < x.size(3);
-                  memory[i * line + c] = inside ? picture[i / 3 * sc + down * sh + right * sw] : 0.0f;
+                  const bool inside =
+                      down >= 0 && down < x.size(2) && right >= 0 && right < x.size(3);
+                  memory[i * line + c] =
+                      inside ? picture[i / 3 * sc + down * sh + right * sw] : 0.0f;
                 }
               }
-              multiply(n, memory.data(), 2, [&](int64_t i) { return copied[i]; }, panels, first, patch,
-                       m, act, true, out_at, nothing);
+              multiply(
+                  n, memory.data(), 2, [&](int64_t i) { return copied[i]; }, panels, first, patch,
+                  m, act, true, out_at, nothing);
             }
           }
         },
@@ -547,9 +560,10 @@ at::Tensor start(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& 
       for (int64_t i = 0; i < panel; ++i)
         factors[image * panel + i] = up[i] * (float)factor[i / V % k];
     }
-    run(local, images, height, width, false, maps, expansion,
-        [&](int64_t image) { return factors.data() + image * panel; }, down, shrink.size(1), nullptr,
-        result + from * rows * columns * out, out);
+    run(
+        local, images, height, width, false, maps, expansion,
+        [&](int64_t image) { return factors.data() + image * panel; }, down, shrink.size(1),
+        nullptr, result + from * rows * columns * out, out);
   }
   return y;
 }
@@ -570,8 +584,9 @@ void softmax(float* x, int64_t step, int64_t n) {
   for (int64_t i = 0; i < n; ++i) store(x + i * step, load(x + i * step) * sum);
 }
 
-// softmax(q kᵀ) z over groups of w² positions, with q, k from z = LayerNorm(x): x [B, H, W, C] → the
-// same shape. q comes scaled by head_dim^(-1/2) in its weights; positions beyond the map are zeros.
+// softmax(q kᵀ) z over groups of w² positions, with q, k from z = LayerNorm(x): x [B, H, W, C] →
+// the same shape. q comes scaled by head_dim^(-1/2) in its weights; positions beyond the map are
+// zeros.
 at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
                   double eps, const at::Tensor& qk, const at::Tensor& qk_bias, int64_t window,
                   int64_t heads, bool remote) {
@@ -615,8 +630,9 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
       }
       for (int64_t t = 0; t < tokens; t += tile) {
         const int n = std::min(tile, tokens - t);
-        multiply(n, z + t * pitch, pitch, next_to, panels, bias, channels, 2 * channels, NONE, true,
-                 [&](int r) { return p + (t + r) * both; }, nothing);
+        multiply(
+            n, z + t * pitch, pitch, next_to, panels, bias, channels, 2 * channels, NONE, true,
+            [&](int r) { return p + (t + r) * both; }, nothing);
       }
       for (int64_t h = 0; h < heads; ++h) {
         for (int64_t t = 0; t < tokens; ++t) {  // q and v in panels of 16 columns
@@ -629,18 +645,21 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
         // The scores stand transposed, a row for a key, so that the softmax needs no sum of lanes.
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, p + t * both + channels + h * d, both, next_to, q, nullptr, d, wide, NONE, true,
-                   [&](int r) { return scores + (t + r) * wide; }, nothing);
+          multiply(
+              n, p + t * both + channels + h * d, both, next_to, q, nullptr, d, wide, NONE, true,
+              [&](int r) { return scores + (t + r) * wide; }, nothing);
         }
         for (int64_t c = 0; c < wide; c += V) softmax(scores + c, wide, tokens);
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, scores + t, 1, [=](int64_t i) { return i * wide; }, v, nullptr, tokens, padded(d), NONE, true,
-                   [&](int r) { return s + (t + r) * pitch + h * d; }, nothing);
+          multiply(
+              n, scores + t, 1, [=](int64_t i) { return i * wide; }, v, nullptr, tokens, padded(d),
+              NONE, true, [&](int r) { return s + (t + r) * pitch + h * d; }, nothing);
         }
       }
       for (int64_t t = 0; t < tokens; ++t)
-        if (const int64_t at = position(t); at >= 0) std::copy_n(s + t * pitch, channels, result + at);
+        if (const int64_t at = position(t); at >= 0)
+          std::copy_n(s + t * pitch, channels, result + at);
     }
   });
   return y;
@@ -659,7 +678,8 @@ TORCH_LIBRARY(tenfold_emo, library) {
       "Tensor expand, Tensor expand_bias, int expand_act, Tensor local, Tensor local_bias, "
       "int kernel, int stride, Tensor shrink, int out) -> Tensor");
   library.def(
-      "attend(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor qk, Tensor qk_bias, "
+      "attend(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor qk, Tensor "
+      "qk_bias, "
       "int window, int heads, bool remote) -> Tensor");
 }
 
