@@ -159,11 +159,14 @@ def test_bench_measures_in_turn(capsys):
     assert rows[0]["faster"] == pytest.approx(rows[0]["plain"] / rows[0]["optimised"])
 
 
-def test_export_through_the_command_line(tmp_path, capsys):
+def test_export_through_the_command_line(tmp_path, capsys, monkeypatch):
+    from tenfold.emo.model import MODELS
+
+    monkeypatch.setitem(MODELS["emo_1m"], "depths", (1, 1, 1, 2))  # tracing takes its time
     path = tmp_path / "emo.pt2"
     found = answer(capsys, "export", path, "--model", "emo_1m", "--size", "64", "--fixed")
     assert found["largest_difference"] < 1e-4
-    assert path.stat().st_size > 5_000_000
+    assert path.stat().st_size > 1_000_000
 
 
 def test_reproduce_puts_paper_and_here_side_by_side(tmp_path, capsys, create):

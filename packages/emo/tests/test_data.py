@@ -260,14 +260,19 @@ def test_coco_files_that_do_not_fit_are_refused(tmp_path):
 
     with pytest.raises(InputError, match=r"none\.json is missing"):
         read(tmp_path / "none.json")
-    for bad in (
-        {"images": []},
-        {"categories": [{"name": "x"}]},
-        {"annotations": [{"image_id": 5, "category_id": 4, "bbox": [1, 1, 5, 5]}]},
-        {"annotations": [{"image_id": 5, "category_id": 3, "bbox": [1, 1]}]},
-        {"annotations": 3},
+    for bad, words in (
+        ({"images": []}, "image_id 5, which is not listed"),
+        ({"images": [{"id": 5, "width": 4, "height": 3}]}, "file_name"),
+        ({"categories": [{"name": "x"}]}, "id"),
+        ({"annotations": []}, "no image with a box"),
+        (
+            {"annotations": [{"image_id": 5, "category_id": 4, "bbox": [1, 1, 5, 5]}]},
+            "category_id 4, which is not listed",
+        ),
+        ({"annotations": [{"image_id": 5, "category_id": 3, "bbox": [1, 1]}]}, "ValueError"),
+        ({"annotations": 3}, "TypeError"),
     ):
-        with pytest.raises(InputError, match=r"x\.json"):
+        with pytest.raises(InputError, match=rf"x\.json.*{words}"):
             read(coco_file(tmp_path / "x.json", **bad))
     picture(tmp_path / "a.jpg", size=(41, 30))
     with pytest.raises(InputError, match=r"41×30 pixels, but x\.json says 40×30"):

@@ -14,7 +14,7 @@ from tenfold.shared.errors import InputError
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((1, 1, 2, 2), id="one-block-of-each-kind"),
+        pytest.param((1, 1, 1, 2), id="one-block-of-each-kind"),
         pytest.param((2, 2, 8, 3), id="emo_1m", marks=pytest.mark.slow),
     ],
 )
@@ -74,7 +74,7 @@ def test_torch_export_takes_any_batch_and_size(small, tmp_path):
 
 
 def test_the_difference_is_looked_at(small, tmp_path, monkeypatch):
-    model = fill(small()).float()
+    model = fill(small(depths=(1, 1, 1, 1))).float()
     monkeypatch.setattr(
         "tenfold.emo.export.run_exported", lambda path, x, format: np.ones((len(x), 10)) * 9
     )

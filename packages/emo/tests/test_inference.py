@@ -9,7 +9,7 @@ from torch import nn
 
 from tenfold.emo import inference
 from tenfold.emo.inference import FusedBlock, as_affine, fold_after, optimize_for_inference
-from tenfold.emo.kernels import NativeBlock, NativeStem, build
+from tenfold.emo.kernels import NativeBlock, NativeStart, build, compile_kernels
 from tenfold.emo.model import i2RMB, iRMB
 from tenfold.shared.errors import InputError
 
@@ -92,7 +92,7 @@ def test_native_activations_hold_far_out(kernels):
 def test_native_logits_are_within_1e_4_in_float32(kernels, name):
     model = fill(timm.create_model(name)).float()
     fast = optimize_for_inference(model, native=True)
-    assert sum(isinstance(m, NativeBlock | NativeStem) for m in fast.modules()) > 15
+    assert sum(isinstance(m, NativeBlock | NativeStart) for m in fast.modules()) >= 15
     for shape in ((2, 3, 224, 224), (1, 3, 161, 200)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         expected = model(x)
@@ -100,6 +100,54 @@ def test_native_logits_are_within_1e_4_in_float32(kernels, name):
         last = x.contiguous(memory_format=torch.channels_last)
         assert (fast(last) - expected).abs().max() < 1e-4
     assert (fast.double()(x.double()) - expected).abs().max() < 1e-4  # without the kernels
+
+
+@torch.inference_mode()
+def test_native_takes_any_shape_layout_and_number_of_threads(kernels, small):
+    model = fill(small(in_chans=2, stem_se=True)).float()
+    fast = optimize_for_inference(model, native=True)
+    assert isinstance(fast.stage1[0], NativeStart)
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    for shape, threads in (((8, 2, 33, 47), 5), ((3, 2, 65, 34), 2), ((1, 2, 1, 1), 3)):
+        x = torch.randn(shape, generator=generator)
+        x[0] *= 9  # squeeze-excitation gives each image weights of its own
+        torch.set_num_threads(threads)
+        found = fast(x)
+        torch.set_num_threads(before)
+        torch.testing.assert_close(found, model(x), atol=2e-5, rtol=1e-4)
+    wide = torch.randn(2, 4, 80, 90, generator=generator)
+    for x in (
+        wide[:, ::2, 3:67:2, 5:],
+        wide.transpose(2, 3)[:, 1:3],
+        wide[:1, :2].expand(3, -1, -1, -1),
+    ):
+        torch.testing.assert_close(fast(x), model(x), atol=2e-5, rtol=1e-4)
+    assert fast(torch.zeros(0, 2, 64, 64)).shape == (0, 10)
+    torch.testing.assert_close(fast.train()(wide[:, :2]), model(wide[:, :2]), atol=2e-5, rtol=1e-4)
+    with pytest.raises(RuntimeError):
+        fast(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(RuntimeError):
+        fast(torch.zeros(1, 2, 0, 64))
+
+
+def test_native_leaves_what_has_no_kernel_to_torch(kernels, small):
+    model = nn.Sequential(iRMB(8, kernel_size=7, norm=None), iRMB(8, se=True, act="gelu"), iRMB(8))
+    model.eval()
+    fast = optimize_for_inference(model, native=True)
+    assert [type(part) for part in fast] == [FusedBlock, FusedBlock, NativeBlock]
+    x = torch.rand(2, 8, 9, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), model(x), atol=1e-5, rtol=1e-4)
+    net = fill(small()).float()
+    fast = optimize_for_inference(net, native=True)
+    x = torch.rand(1, 3, 64, 64)
+    half, expected = copy.deepcopy(fast).bfloat16(), net(x)
+    with torch.no_grad():
+        torch.testing.assert_close(half(x.bfloat16()).float(), expected, atol=0.3, rtol=0.1)
+    y = x.clone().requires_grad_()
+    fast(y).sum().backward()  # gradients of the input, by the fused blocks
+    assert y.grad.abs().sum() > 0
 
 
 def test_native_goes_through_torch_compile(kernels, small):
@@ -115,14 +163,13 @@ def test_native_goes_through_torch_compile(kernels, small):
     torch._dynamo.reset()
 
 
-def test_native_without_a_compiler_says_so(small, monkeypatch):
-    def load(*_arguments, **_options):
-        raise RuntimeError("no g++\nmore")
-
-    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
-    build.cache_clear()
-    with pytest.raises(InputError, match=r"C\+\+20 compiler.*no g\+\+$"):
-        optimize_for_inference(small(), native=True)
+def test_native_without_a_working_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("tenfold.emo.kernels.user_cache_path", lambda *_, **__: tmp_path)
+    for compiler, words in (("no-such-compiler", "No such file"), ("false", r"\['false', ")):
+        monkeypatch.setenv("CXX", compiler)
+        with pytest.raises(InputError, match=rf"{compiler} failed: .*{words}"):
+            compile_kernels()
+    assert not list(tmp_path.rglob("kernels*"))  # nothing half-done stays
 
 
 @torch.inference_mode()

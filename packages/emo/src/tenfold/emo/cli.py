@@ -135,7 +135,7 @@ def export(
     model: str = "emo_1m",
     checkpoint: Path | None = None,
     which: Which = "ema",
-    format: Literal["onnx", "onnx-int8", "torch", "executorch"] | None = None,
+    format: Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"] | None = None,
     size: int = 224,
     fixed: bool = False,
     calibration: Path | None = None,
@@ -143,7 +143,7 @@ def export(
     """Exports the true network and compares the file's output with eager.
 
     Args:
-        output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch).
+        output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch), .mlpackage (Core ML).
         model: The folder of a run, or a model's name.
         checkpoint: Weights for a name; without them the network has fresh ones.
         which: ema for averaged weights where there are any, net for the raw ones.
@@ -281,7 +281,6 @@ def reproduce(
             f"ema_{k}": v for k, v in job.evaluate(made.to(fabric.device).eval(), fabric).items()
         }
         run = Run.create("emo", "reproduce", config, output)
-        run.finish({"results": []})
     rows = [dataclasses.replace(row, dataset="imagenet") for row in measurements(config, metrics)]
     run.finish({"results": rows})
     comparison = compare(published("emo"), rows)

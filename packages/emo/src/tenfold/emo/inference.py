@@ -4,7 +4,8 @@ What `optimize_for_inference` changes, each step exact up to rounding:
 
 - The BatchNorm after a depth-wise convolution and after the first convolution is folded into it,
   the BatchNorm before an expansion into the expansion (which has a bias), LayerScale into the
-  shrink convolution. A norm before attention stays: attention pads after it. LayerNorm stays.
+  shrink convolution, the stem's shrink convolution into the expansion that follows. A norm before
+  attention stays: attention pads after it. LayerNorm stays.
 - Everything is computed channels-last, so 1×1 convolutions are matrix products without copies,
   and attention moves only the C narrow channels, twice, instead of seven copies.
 - On a CPU in float32, oneDNN's fused primitives compute convolution, bias and activation, or
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.emo.kernels import NativeBlock, NativeStem, build
+from tenfold.emo.kernels import NativeBlock, NativeStart, build
 from tenfold.emo.model.backbone import EMO, Stem
 from tenfold.emo.model.block import ChannelNorm, iRMB
 from tenfold.shared.errors import InputError
@@ -365,24 +366,41 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
                 setattr(parent, name, FusedStem(child))
     if native:
         build()
+    for net in model.modules():
+        if not isinstance(net, EMO):
+            continue
+        first, *rest = cast(nn.Sequential, net.stage1)  # the widest maps: taken with the stem
+        merged = _merge(net.stage0[1], first)
+        if not native:
+            net.stage1 = Images(net.stage0, first, *rest)
+        elif merged:
+            net.stage1 = nn.Sequential(NativeStart(nn.Sequential(*net.stage0, first)), *rest)
+        else:
+            continue
+        net.stage0 = nn.Sequential()
+    if native:
         _go_native(model)
-    else:
-        for net in model.modules():
-            if isinstance(net, EMO):  # the widest maps: the stem and stage 1 in one go
-                net.stage1 = Images(net.stage0, *cast(nn.Sequential, net.stage1))
-                net.stage0 = nn.Sequential()
     return model.eval().requires_grad_(False)
+
+
+def _merge(stem: Any, block: Any) -> bool:
+    """Folds the stem's shrink into the expansion of the block after it, if nothing lies between."""
+    fits = block.attention is None and not block.skip and isinstance(block.norm, nn.Identity)
+    if not fits or stem.skip or isinstance(block.expand, nn.Identity):
+        return False
+    expand, shrink = block.expand, stem.shrink
+    weight = (expand.weight.double() @ shrink.weight.double()).to(expand.weight.dtype)
+    block.expand = FusedLinear(weight, expand.bias, expand.act)
+    stem.shrink = nn.Identity()
+    return True
 
 
 def _go_native(model: nn.Module) -> None:
     """Replaces the fused blocks by those with own kernels."""
     for name, child in list(model.named_children()):
-        parts = [type(part) for part in child.children()]
-        if parts == [FusedStem, FusedBlock]:
-            setattr(model, name, NativeStem(child))
-        elif isinstance(child, FusedBlock) and isinstance(child.se, nn.Identity):
+        if isinstance(child, FusedBlock) and NativeBlock.takes(child):
             setattr(model, name, NativeBlock(child))
-        else:
+        elif not isinstance(child, NativeStart):
             _go_native(child)
 
 

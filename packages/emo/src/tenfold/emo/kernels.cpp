@@ -1,13 +1,14 @@
 // Blocks of EMO in one pass, for float32 on a CPU, channels-last.
 //
-// A block's expanded map is 4 to 7 times as wide as what goes in and comes out. Here it never leaves
-// the cache: a band of rows is expanded, filtered depth-wise and shrunk before the next. Vectors are
-// GCC's and Clang's own (16 floats), so the code runs on every CPU; the register tile is chosen for
-// AVX-512 and falls back to a smaller one. The weights of a product [N, K] come in panels:
+// A block's expanded map is 2 to 8 times as wide as what goes in. Here it never leaves the cache: a
+// band of rows is expanded, filtered depth-wise and shrunk before the next. Vectors are GCC's and
+// Clang's own (16 floats), so the code runs on every CPU; the register tile is chosen for AVX-512
+// and falls back to a smaller one. The weights of a product [N, K] come in panels:
 // [ceil(N / 16), K, 16], padded with zeros.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 #include <cstring>
 #include <vector>
 
-#ifdef __AVX512F__
+#ifdef __AVX512DQ__
 #include <immintrin.h>
 #endif
 
@@ -26,7 +27,7 @@ typedef float vec __attribute__((vector_size(64)));
 typedef float loose __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int ivec __attribute__((vector_size(64)));
 
-#ifdef __AVX512F__
+#ifdef __AVX512DQ__
 constexpr int ROWS = 12;  // 12 × 2 accumulators, 2 panels, of 32 registers
 #else
 constexpr int ROWS = 3;
@@ -43,7 +44,7 @@ const ivec LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 inline vec masked(vec v, int n) { return LANES < n ? v : vec{}; }
 
 inline vec reciprocal(vec x) {
-#ifdef __AVX512F__
+#ifdef __AVX512DQ__
   vec r = (vec)_mm512_rcp14_ps((__m512)x);
   return r * (2.0f - x * r);  // one Newton step: 28 bits
 #else
@@ -51,28 +52,29 @@ inline vec reciprocal(vec x) {
 #endif
 }
 
-// e^x = 2^n e^r with n whole and |r| <= ln(2) / 2; e^r by its minimax polynomial (relative error
-// 8e-08, found by Remez' algorithm).
+// e^x = 2^n 2^f with n whole and 0 <= f < 1; 2^f by its minimax polynomial (relative error 8e-08,
+// found by Remez' algorithm).
 inline vec exponential(vec x) {
-#ifdef __AVX512F__
-  x = (vec)_mm512_min_ps(_mm512_set1_ps(87.0f), (__m512)x);  // NaN stays NaN
+  vec t = x * 1.44269504f;
+#ifdef __AVX512DQ__
+  t = (vec)_mm512_min_ps(_mm512_set1_ps(126.0f), (__m512)t);  // NaN stays NaN
+  vec f = (vec)_mm512_reduce_ps((__m512)t, 0x01);             // t - floor(t)
 #else
-  x = x < -87.0f ? all(-87.0f) : x;
-  x = x > 87.0f ? all(87.0f) : x;
+  t = t < -126.0f ? all(-126.0f) : t;
+  t = t > 126.0f ? all(126.0f) : t;
+  ivec n = __builtin_convertvector(t, ivec);
+  n += __builtin_convertvector(n, vec) > t;  // towards -infinity: true is -1
+  vec f = t - __builtin_convertvector(n, vec);
 #endif
-  const vec magic = all(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  vec shifted = x * 1.44269504f + magic;
-  vec n = shifted - magic;
-  vec r = x - n * 0.69314718f;
-  vec p = 8.297619471e-03f * r + 4.191562925e-02f;
-  p = p * r + 1.666757654e-01f;
-  p = p * r + 4.999889266e-01f;
-  p = p * r + 9.999996911e-01f;
-  p = p * r + 1.000000072e+00f;
-#ifdef __AVX512F__
-  return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);  // 0 and infinity far out
+  vec p = 1.877576675e-03f * f + 8.989340090e-03f;
+  p = p * f + 5.582631805e-02f;
+  p = p * f + 2.401536170e-01f;
+  p = p * f + 6.931530732e-01f;
+  p = p * f + 9.999999251e-01f;
+#ifdef __AVX512DQ__
+  return (vec)_mm512_scalef_ps((__m512)p, (__m512)t);  // times 2^floor(t); 0 and infinity far out
 #else
-  return (vec)((ivec)p + ((ivec)shifted << 23));
+  return (vec)((ivec)p + (n << 23));
 #endif
 }
 
@@ -126,8 +128,8 @@ inline void product(const float* a, int64_t lda, Index index, const float* b, in
 }
 
 template <int P, int R = ROWS, class Index>
-inline void product_of(int rows, const float* a, int64_t lda, Index index, const float* b, int64_t k,
-                       const float* bias, vec* tile) {
+inline void product_of(int rows, const float* a, int64_t lda, Index index, const float* b,
+                       int64_t k, const float* bias, vec* tile) {
   if (rows == R) return product<R, P>(a, lda, index, b, k, bias, tile);
   if constexpr (R > 1) product_of<P, R - 1>(rows, a, lda, index, b, k, bias, tile);
 }
@@ -213,7 +215,11 @@ struct Local {
   int64_t middle, kernel, stride, edge;  // the padding: ceil((K - stride) / 2)
 
   Local(const at::Tensor& w, const at::Tensor& b, int64_t kernel, int64_t stride)
-      : weight(data(w)), bias(data(b)), middle(w.size(1)), kernel(kernel), stride(stride),
+      : weight(data(w)),
+        bias(data(b)),
+        middle(w.size(1)),
+        kernel(kernel),
+        stride(stride),
         edge((kernel - stride + 1) / 2) {
     TORCH_CHECK(w.size(0) == kernel * kernel && middle % V == 0 && b.numel() == middle,
                 "the depth-wise weight does not fit");
@@ -269,8 +275,15 @@ const float* nothing(int) { return nullptr; }
 constexpr auto next_to = [](int64_t i) { return i; };  // columns that are neighbours
 
 inline float total(vec v) {
-  for (int d = V / 2; d; d /= 2) v += __builtin_shuffle(v, LANES ^ d);
-  return v[0];
+#ifdef __AVX512DQ__
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float lanes[V];
+  store(lanes, v);
+  for (int d = V / 2; d; d /= 2)
+    for (int i = 0; i < d; ++i) lanes[i] += lanes[i + d];
+  return lanes[0];
+#endif
 }
 
 // LayerNorm of one position in place; all have room for whole vectors, zeros behind n.
@@ -288,13 +301,14 @@ void normalise(float* x, const float* weight, const float* bias, float eps, int6
     store(x + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
 }
 
-// Walks over the images in bands of rows: `expand(image, row, count, at)` writes `count` rows of the
-// expanded map [height, width, M], pixel (r, q) of them to at(r, q); the depth-wise convolution follows, and
-// `take(image, piece, row, column, n, d)` gets n neighbouring outputs d [n, M].
-// Returns the number of pieces into which each image is cut so that all threads are busy.
+// Walks over the images in bands of rows: `expand(image, row, count, at)` writes `count` rows of
+// the expanded map [height, width, M], pixel (r, q) of them to at(r, q); the depth-wise convolution
+// follows, and `take(image, piece, row, column, n, d)` gets n neighbouring outputs d [n, M]. Each
+// image is cut into local.pieces(…) pieces, so that all threads are busy.
 template <class Expand, class Take>
-int64_t sweep(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip,
-              Expand expand, Take take) {
+void sweep(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip,
+           Expand expand, Take take) {
+  if (batch == 0) return;
   const int64_t m = local.middle, stride = local.stride, edge = local.edge;
   const int64_t rows = local.size(height), columns = local.size(width), tile = even(columns);
   const int64_t line = (width + 2 * edge + stride) * m;  // a padded row of the expanded map
@@ -342,7 +356,66 @@ int64_t sweep(const Local& local, int64_t batch, int64_t height, int64_t width, 
       }
     }
   });
-  return pieces;
+}
+
+// The expansion of a block: u = act(z W + b), with z = x or its LayerNorm. Without weights u = x.
+struct Expansion {
+  int64_t channels;
+  const float* bias;
+  int act;
+  const float *gain, *shift;  // of the LayerNorm, if there is one
+  float eps;
+};
+
+// A block over `batch` images: x [batch, H, W, C] → y [batch, H', W', out], plus `residual`, if
+// there is one. The expansion's weights of an image are panels(image).
+template <class Panels>
+void run(const Local& local, int64_t batch, int64_t height, int64_t width, bool skip,
+         const float* x, const Expansion& expansion, Panels panels, const float* shrink, int64_t k,
+         const float* residual, float* y, int64_t out) {
+  const int64_t m = local.middle, rows = local.size(height), columns = local.size(width);
+  const int64_t channels = expansion.channels, pitch = padded(channels);
+  sweep(
+      local, batch, height, width, skip,
+      [&](int64_t image, int64_t row, int64_t count, auto at) {
+        const float *a = x + (image * height + row) * width * channels, *weights = panels(image);
+        const int64_t pixels = count * width, share = even(pixels);
+        std::vector<float> normal(expansion.gain ? ROWS * pitch : 0);
+        for (int64_t q = 0, r0 = 0, c0 = 0; q < pixels; q += share) {
+          const int n = std::min(share, pixels - q);
+          float* to[ROWS];
+          for (int r = 0; r < n; ++r) {
+            to[r] = at(r0, c0);
+            if (++c0 == width) c0 = 0, ++r0;
+          }
+          const float* z = a + q * channels;
+          if (!weights) {
+            for (int r = 0; r < n; ++r) {
+              std::copy_n(z + r * channels, channels, to[r]);
+              std::fill_n(to[r] + channels, m - channels, 0.0f);
+            }
+            continue;
+          }
+          if (expansion.gain) {
+            for (int r = 0; r < n; ++r) {
+              std::copy_n(z + r * channels, channels, normal.data() + r * pitch);
+              normalise(normal.data() + r * pitch, expansion.gain, expansion.shift, expansion.eps,
+                        channels);
+            }
+            z = normal.data();
+          }
+          multiply(
+              n, z, expansion.gain ? pitch : channels, next_to, weights, expansion.bias, channels,
+              m, expansion.act, true, [&](int r) { return to[r]; }, nothing);
+        }
+      },
+      [&](int64_t image, int64_t, int64_t row, int64_t column, int64_t n, const float* d) {
+        const int64_t at = ((image * rows + row) * columns + column) * out;
+        multiply(
+            n, d, m, next_to, shrink, nullptr, k, out, NONE, false,
+            [&](int i) { return y + at + i * out; },
+            [&](int i) { return residual ? residual + at + i * out : nullptr; });
+      });
 }
 
 // shrink(SiLU(local(u)) (+ u)) (+ residual) with u = act(expand(norm(x))), or u = x without an
@@ -356,127 +429,123 @@ at::Tensor block(const at::Tensor& x, const std::optional<at::Tensor>& residual,
                  int64_t out, bool skip) {
   const int64_t batch = x.size(0), height = x.size(1), width = x.size(2), channels = x.size(3);
   const Local local(weight, bias, kernel, stride);
-  const int64_t m = local.middle, rows = local.size(height), columns = local.size(width);
+  const int64_t m = local.middle;
+  TORCH_CHECK(height && width, "expected a map with at least one position");
   TORCH_CHECK(expand ? expand->size(0) * V == m && expand->size(1) == channels : channels <= m,
               "the expansion does not fit ", channels, " channels");
   TORCH_CHECK(shrink.size(1) <= m && shrink.size(0) * V == padded(out), "shrink does not fit");
-  at::Tensor y = at::empty({batch, rows, columns, out}, x.options());
-  const float *in = data(x), *add = data(residual), *panels = data(expand);
-  const float *first = data(expand_bias), *down = data(shrink);
-  const float *gain = data(norm_weight), *shift = data(norm_bias);
-  float* result = y.mutable_data_ptr<float>();
-  sweep(
-      local, batch, height, width, skip,
-      [&](int64_t image, int64_t row, int64_t count, auto at) {
-        const float* a = in + (image * height + row) * width * channels;
-        const int64_t pixels = count * width, share = even(pixels), pitch = padded(channels);
-        std::vector<float> normal(gain ? ROWS * pitch : 0);
-        for (int64_t q = 0, r0 = 0, c0 = 0; q < pixels; q += share) {
-          const int n = std::min(share, pixels - q);
-          float* to[ROWS];
-          for (int r = 0; r < n; ++r) {
-            to[r] = at(r0, c0);
-            if (++c0 == width) c0 = 0, ++r0;
-          }
-          const float* z = a + q * channels;
-          if (gain) {
-            for (int r = 0; r < n; ++r) {
-              std::copy_n(z + r * channels, channels, normal.data() + r * pitch);
-              normalise(normal.data() + r * pitch, gain, shift, eps, channels);
-            }
-            z = normal.data();
-          }
-          if (panels) {
-            multiply(n, z, gain ? pitch : channels, next_to, panels, first, channels, m, act, true,
-                     [&](int r) { return to[r]; }, nothing);
-          } else {
-            for (int r = 0; r < n; ++r) {
-              std::copy_n(a + (q + r) * channels, channels, to[r]);
-              std::fill_n(to[r] + channels, m - channels, 0.0f);
-            }
-          }
-        }
-      },
-      [&](int64_t image, int64_t, int64_t row, int64_t column, int64_t n, const float* d) {
-        const int64_t at = ((image * rows + row) * columns + column) * out;
-        multiply(n, d, m, next_to, down, nullptr, shrink.size(1), out, NONE, false,
-                 [&](int i) { return result + at + i * out; },
-                 [&](int i) { return add ? add + at + i * out : nullptr; });
-      });
+  at::Tensor y = at::empty({batch, local.size(height), local.size(width), out}, x.options());
+  TORCH_CHECK(!residual || residual->sizes() == y.sizes(), "the residual does not fit");
+  const Expansion expansion{channels,          data(expand_bias), (int)act,
+                            data(norm_weight), data(norm_bias),   (float)eps};
+  const float* panels = data(expand);
+  run(
+      local, batch, height, width, skip, data(x), expansion, [=](int64_t) { return panels; },
+      data(shrink), shrink.size(1), data(residual), y.mutable_data_ptr<float>(), out);
   return y;
 }
 
-// The first convolution (3×3, stride 2) and the stem's block, with squeeze-excitation, whose factors
-// go into the shrink: x [B, C, H, W] with any strides → [B, H', W', out].
-at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& conv_bias, int64_t act,
-                const at::Tensor& weight, const at::Tensor& bias, int64_t kernel,
-                const std::optional<at::Tensor>& reduce, const std::optional<at::Tensor>& reduce_bias,
-                const std::optional<at::Tensor>& excite, const std::optional<at::Tensor>& excite_bias,
-                const at::Tensor& shrink, int64_t out) {
+// The first convolution (3×3, stride 2), the stem's block with squeeze-excitation, and the block
+// that follows: x [B, C, H, W] with any strides → [B, H', W', out]. Between the stem's shrink and
+// the next expansion there is nothing but the factors f of squeeze-excitation: E (S (f ⊙ d)) = (E S
+// diag(f)) d, one product, with weights of its own for each image; `expand` is E S.
+at::Tensor start(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& conv_bias,
+                 int64_t act, const at::Tensor& stem_weight, const at::Tensor& stem_bias,
+                 int64_t stem_kernel, const std::optional<at::Tensor>& reduce,
+                 const std::optional<at::Tensor>& reduce_bias,
+                 const std::optional<at::Tensor>& excite,
+                 const std::optional<at::Tensor>& excite_bias, const at::Tensor& expand,
+                 const at::Tensor& expand_bias, int64_t expand_act, const at::Tensor& weight,
+                 const at::Tensor& bias, int64_t kernel, int64_t stride, const at::Tensor& shrink,
+                 int64_t out) {
   const int64_t batch = x.size(0), channels = x.size(1);
-  const int64_t height = (x.size(2) + 1) / 2, width = (x.size(3) + 1) / 2;
-  const int64_t sc = x.stride(1), sh = x.stride(2), sw = x.stride(3), share = even(width);
-  const Local local(weight, bias, kernel, 1);
-  const int64_t m = local.middle, k = shrink.size(1), panel = shrink.numel();
+  const int64_t height = (x.size(2) + 1) / 2, width = (x.size(3) + 1) / 2, share = even(width);
+  const int64_t sc = x.stride(1), sh = x.stride(2), sw = x.stride(3);
+  const Local stem(stem_weight, stem_bias, stem_kernel, 1), local(weight, bias, kernel, stride);
+  const int64_t m = stem.middle, k = expand.size(1), panel = expand.numel();
+  const int64_t rows = local.size(height), columns = local.size(width);
   TORCH_CHECK(x.scalar_type() == at::kFloat, "expected float32");
+  TORCH_CHECK(height && width, "expected an image with at least one pixel");
   TORCH_CHECK(conv.size(0) * V == m && conv.size(1) == 9 * channels, "the stem does not fit");
-  TORCH_CHECK(k <= m && shrink.size(0) * V == padded(out), "shrink does not fit");
-  at::Tensor y = at::empty({batch, height, width, out}, x.options());
+  TORCH_CHECK(k <= m && expand.size(0) * V == local.middle, "the expansion does not fit");
+  TORCH_CHECK(shrink.size(1) <= local.middle && shrink.size(0) * V == padded(out),
+              "shrink does not fit");
+  at::Tensor y = at::empty({batch, rows, columns, out}, x.options());
   const float *in = x.const_data_ptr<float>(), *panels = data(conv), *first = data(conv_bias);
-  const float *down = data(shrink), *w1 = data(reduce), *b1 = data(reduce_bias);
+  const float *up = data(expand), *down = data(shrink), *w1 = data(reduce), *b1 = data(reduce_bias);
   const float *w2 = data(excite), *b2 = data(excite_bias);
+  const Expansion expansion{k, data(expand_bias), (int)expand_act, nullptr, nullptr, 0.0f};
   float* result = y.mutable_data_ptr<float>();
+  // Where the values under the convolution lie in an image, and in a copy of a tile's pixels.
+  const int64_t patch = 9 * channels, line = 2 * share + 1;
+  std::vector<int64_t> offsets(patch), copied(patch);
+  for (int64_t i = 0; i < patch; ++i) {
+    offsets[i] = i / 9 * sc + i / 3 % 3 * sh + i % 3 * sw;
+    copied[i] = i / 3 * line + i % 3;
+  }
   // As many images at a time as there are threads: their maps stay in the cache.
   const int64_t group = std::min<int64_t>(batch, at::get_num_threads());
-  const int64_t pieces = local.pieces(group, height);
-  at::Tensor kept = at::empty({group * height * width * k + V}, x.options());
+  at::Tensor kept = at::empty({group * height * width * k}, x.options());
   float* maps = kept.mutable_data_ptr<float>();
   std::vector<float> sums, factors(group * panel);
   for (int64_t from = 0; from < batch; from += group) {
     const int64_t images = std::min(group, batch - from);
-    sums.assign(group * pieces * m, 0.0f);
-    const int64_t cut = sweep(
-        local, images, height, width, false,
+    const int64_t pieces = stem.pieces(images, height);
+    sums.assign(images * pieces * m, 0.0f);
+    sweep(
+        stem, images, height, width, false,
         [&](int64_t image, int64_t row, int64_t count, auto at) {
-          // The three rows of each channel with their padding; a patch is found by its offsets.
-          const int64_t line = 2 * width + 2;
           static thread_local std::vector<float> memory;
-          memory.assign(3 * channels * line, 0.0f);
-          std::vector<int64_t> offsets;
-          for (int64_t i = 0; i < 3 * channels; ++i)
-            for (int64_t q = 0; q < 3; ++q) offsets.push_back(i * line + q);
-          auto patch = [&](int64_t i) { return offsets[i]; };
+          memory.resize(std::max<size_t>(memory.size(), 3 * channels * line));
           const float* picture = in + (from + image) * x.stride(0);
-          for (int64_t r = row; r < row + count; ++r) {
-            for (int64_t i = 0; i < 3 * channels; ++i) {
-              const int64_t source = 2 * r + i % 3 - 1;
-              const float* pixels = picture + i / 3 * sc + source * sh;
-              float* to = memory.data() + i * line + 1;
-              if (source < 0 || source >= x.size(2))
-                std::fill_n(to, x.size(3), 0.0f);
-              else
-                for (int64_t q = 0; q < x.size(3); ++q) to[q] = pixels[q * sw];
-            }
+          for (int64_t r = 0; r < count; ++r) {
+            const int64_t top = 2 * (row + r) - 1;
             for (int64_t q = 0; q < width; q += share) {
               const int n = std::min(share, width - q);
-              multiply(n, memory.data() + 2 * q, 2, patch, panels, first, 9 * channels, m, act, true,
-                       [&](int i) { return at(r - row, q + i); }, nothing);
+              const int64_t left = 2 * q - 1;
+              auto out_at = [&](int i) { return at(r, q + i); };
+              if (top >= 0 && left >= 0 && top + 3 <= x.size(2) && left + 2 * n + 1 <= x.size(3)) {
+                multiply(
+                    n, picture + top * sh + left * sw, 2 * sw,
+                    [&](int64_t i) { return offsets[i]; }, panels, first, patch, m, act, true,
+                    out_at, nothing);
+                continue;
+              }
+              for (int64_t i = 0; i < 3 * channels; ++i) {  // at the border: a copy with zeros
+                const int64_t down = top + i % 3;
+                for (int64_t c = 0; c < 2 * n + 1; ++c) {
+                  const int64_t right = left + c;
+                  const bool inside =
+                      down >= 0 && down < x.size(2) && right >= 0 && right < x.size(3);
+                  memory[i * line + c] =
+                      inside ? picture[i / 3 * sc + down * sh + right * sw] : 0.0f;
+                }
+              }
+              multiply(
+                  n, memory.data(), 2, [&](int64_t i) { return copied[i]; }, panels, first, patch,
+                  m, act, true, out_at, nothing);
             }
           }
         },
         [&](int64_t image, int64_t piece, int64_t row, int64_t column, int64_t n, const float* d) {
           float* to = maps + ((image * height + row) * width + column) * k;
-          for (int64_t i = 0; i < n; ++i) std::copy_n(d + i * m, k, to + i * k);
           float* sum = sums.data() + (image * pieces + piece) * m;
-          for (int64_t c = 0; c < m; c += V) {
+          for (int64_t c = 0; c < k; c += V) {
             vec s = load(sum + c);
-            for (int64_t i = 0; i < n; ++i) s += load(d + i * m + c);
+            for (int64_t i = 0; i < n; ++i) {
+              const vec v = load(d + i * m + c);
+              s += v;
+              if (c + V <= k)
+                store(to + i * k + c, v);
+              else
+                store_first(to + i * k + c, v, nullptr, k - c);
+            }
             store(sum + c, s);
           }
         });
     for (int64_t image = 0; image < images; ++image) {
       std::vector<double> mean(k), hidden(w1 ? reduce->size(0) : 0), factor(k, 1.0);
-      for (int64_t piece = 0; piece < cut; ++piece)
+      for (int64_t piece = 0; piece < pieces; ++piece)
         for (int64_t c = 0; c < k; ++c) mean[c] += sums[(image * pieces + piece) * m + c];
       for (int64_t j = 0; j < (int64_t)hidden.size(); ++j) {
         double sum = b1[j];
@@ -489,18 +558,12 @@ at::Tensor stem(const at::Tensor& x, const at::Tensor& conv, const at::Tensor& c
         factor[c] = 1.0 / (1.0 + std::exp(-sum));
       }
       for (int64_t i = 0; i < panel; ++i)
-        factors[image * panel + i] = down[i] * (float)factor[i / V % k];
+        factors[image * panel + i] = up[i] * (float)factor[i / V % k];
     }
-    const int64_t pixels = height * width;
-    at::parallel_for(0, images * pixels, 1024, [&](int64_t begin, int64_t end) {
-      for (int64_t q = begin; q < end;) {
-        const int64_t image = q / pixels, n = std::min({(int64_t)ROWS, end - q, (image + 1) * pixels - q});
-        float* o = result + (from * pixels + q) * out;
-        multiply(n, maps + q * k, k, next_to, factors.data() + image * panel, nullptr, k, out, NONE,
-                 false, [&](int i) { return o + i * out; }, nothing);
-        q += n;
-      }
-    });
+    run(
+        local, images, height, width, false, maps, expansion,
+        [&](int64_t image) { return factors.data() + image * panel; }, down, shrink.size(1),
+        nullptr, result + from * rows * columns * out, out);
   }
   return y;
 }
@@ -521,8 +584,9 @@ void softmax(float* x, int64_t step, int64_t n) {
   for (int64_t i = 0; i < n; ++i) store(x + i * step, load(x + i * step) * sum);
 }
 
-// softmax(q kᵀ) z over groups of w² positions, with q, k from z = LayerNorm(x): x [B, H, W, C] → the
-// same shape. q comes scaled by head_dim^(-1/2) in its weights; positions beyond the map are zeros.
+// softmax(q kᵀ) z over groups of w² positions, with q, k from z = LayerNorm(x): x [B, H, W, C] →
+// the same shape. q comes scaled by head_dim^(-1/2) in its weights; positions beyond the map are
+// zeros.
 at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
                   double eps, const at::Tensor& qk, const at::Tensor& qk_bias, int64_t window,
                   int64_t heads, bool remote) {
@@ -566,8 +630,9 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
       }
       for (int64_t t = 0; t < tokens; t += tile) {
         const int n = std::min(tile, tokens - t);
-        multiply(n, z + t * pitch, pitch, next_to, panels, bias, channels, 2 * channels, NONE, true,
-                 [&](int r) { return p + (t + r) * both; }, nothing);
+        multiply(
+            n, z + t * pitch, pitch, next_to, panels, bias, channels, 2 * channels, NONE, true,
+            [&](int r) { return p + (t + r) * both; }, nothing);
       }
       for (int64_t h = 0; h < heads; ++h) {
         for (int64_t t = 0; t < tokens; ++t) {  // q and v in panels of 16 columns
@@ -580,18 +645,21 @@ at::Tensor attend(const at::Tensor& x, const at::Tensor& norm_weight, const at::
         // The scores stand transposed, a row for a key, so that the softmax needs no sum of lanes.
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, p + t * both + channels + h * d, both, next_to, q, nullptr, d, wide, NONE, true,
-                   [&](int r) { return scores + (t + r) * wide; }, nothing);
+          multiply(
+              n, p + t * both + channels + h * d, both, next_to, q, nullptr, d, wide, NONE, true,
+              [&](int r) { return scores + (t + r) * wide; }, nothing);
         }
         for (int64_t c = 0; c < wide; c += V) softmax(scores + c, wide, tokens);
         for (int64_t t = 0; t < tokens; t += tile) {
           const int n = std::min(tile, tokens - t);
-          multiply(n, scores + t, 1, [=](int64_t i) { return i * wide; }, v, nullptr, tokens, padded(d), NONE, true,
-                   [&](int r) { return s + (t + r) * pitch + h * d; }, nothing);
+          multiply(
+              n, scores + t, 1, [=](int64_t i) { return i * wide; }, v, nullptr, tokens, padded(d),
+              NONE, true, [&](int r) { return s + (t + r) * pitch + h * d; }, nothing);
         }
       }
       for (int64_t t = 0; t < tokens; ++t)
-        if (const int64_t at = position(t); at >= 0) std::copy_n(s + t * pitch, channels, result + at);
+        if (const int64_t at = position(t); at >= 0)
+          std::copy_n(s + t * pitch, channels, result + at);
     }
   });
   return y;
@@ -605,16 +673,18 @@ TORCH_LIBRARY(tenfold_emo, library) {
       "Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor local, "
       "Tensor local_bias, int kernel, int stride, Tensor shrink, int out, bool skip) -> Tensor");
   library.def(
-      "stem(Tensor x, Tensor conv, Tensor conv_bias, int act, Tensor local, Tensor local_bias, "
-      "int kernel, Tensor? reduce, Tensor? reduce_bias, Tensor? excite, Tensor? excite_bias, "
-      "Tensor shrink, int out) -> Tensor");
+      "start(Tensor x, Tensor conv, Tensor conv_bias, int act, Tensor stem, Tensor stem_bias, "
+      "int stem_kernel, Tensor? reduce, Tensor? reduce_bias, Tensor? excite, Tensor? excite_bias, "
+      "Tensor expand, Tensor expand_bias, int expand_act, Tensor local, Tensor local_bias, "
+      "int kernel, int stride, Tensor shrink, int out) -> Tensor");
   library.def(
-      "attend(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor qk, Tensor qk_bias, "
+      "attend(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor qk, Tensor "
+      "qk_bias, "
       "int window, int heads, bool remote) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(tenfold_emo, CPU, library) { 
+TORCH_LIBRARY_IMPL(tenfold_emo, CPU, library) {
   library.impl("block", block);
-  library.impl("stem", stem);
+  library.impl("start", start);
   library.impl("attend", attend);
 }

@@ -1,18 +1,25 @@
 """Own kernels for blocks on a CPU (`kernels.cpp`): expand, depth-wise and shrink in one pass.
 
-They are compiled once with the machine's C++ compiler (as `torch.compile` does), kept in torch's
-folder of extensions, and used by `optimize_for_inference(model, native=True)`, in eager mode and
-under `torch.compile`. float32 on a CPU, without gradients; everything else takes the blocks of
+They are compiled once with the machine's C++ compiler (as `torch.compile` does), kept in the user's
+cache, and used by `optimize_for_inference(model, native=True)`, in eager mode and under
+`torch.compile`. float32 on a CPU, without gradients; everything else takes the blocks of
 `inference.py`, from which these are made.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +29,54 @@ LANES = 16
 """Channels come in vectors of so many."""
 
 _ACTS = {"": 0, "silu": 1, "gelu": 2}
+_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
+
+
+def compile_kernels() -> Path:
+    """Compiles `kernels.cpp` with $CXX or g++, unless that has been done already.
+
+    Returns:
+        The shared library, in the user's cache, under a name of its own for each source, torch,
+        compiler and level of instructions: machines of several kinds may share a home.
+
+    Raises:
+        InputError: If there is no working C++ compiler.
+    """
+    source = (resources.files("tenfold.emo") / "kernels.cpp").read_bytes()
+    compiler = os.environ.get("CXX", "g++")
+    flags = ["-O3", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability in _LEVELS:
+        flags += [f"-march={_LEVELS[capability]}", "-mtune=native"]
+    if sys.platform != "darwin":
+        flags.append("-fopenmp")
+    home = Path(torch.__file__).parent
+    flags += [f"-I{home}/include", f"-I{home}/include/torch/csrc/api/include"]
+    flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    flags += [f"-L{home}/lib", "-ltorch_cpu", "-lc10"]
+    parts = [source, torch.__version__.encode(), compiler.encode(), " ".join(flags).encode()]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    library = user_cache_path("tenfold", appauthor=False) / "emo" / f"kernels-{key}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        file, made = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        file.write_bytes(source)
+        command = [compiler, str(file), "-o", str(made), *flags]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            lines = [] if done.returncode == 0 else done.stderr.splitlines() or [f"{done.args}"]
+        except OSError as error:
+            lines = [str(error)]
+        if lines:
+            cause = next((line for line in lines if "error" in line.lower()), lines[0])
+            raise InputError(
+                f"native=True needs a C++20 compiler, g++ or that which CXX names; {compiler} "
+                f"failed: {cause}"
+            )
+        made.replace(library)  # whole or not at all, whoever else compiles
+    return library
 
 
 @functools.cache
@@ -31,34 +86,23 @@ def build() -> None:
     Raises:
         InputError: If there is no working C++ compiler.
     """
-    from torch.utils.cpp_extension import load
+    torch.ops.load_library(compile_kernels())
 
-    with resources.as_file(resources.files("tenfold.emo") / "kernels.cpp") as source:
-        try:
-            load(
-                "tenfold_emo_kernels",
-                [str(source)],
-                extra_cflags=["-O3", "-march=native", "-std=c++20", "-fopenmp", "-Wno-psabi"],
-                extra_ldflags=["-fopenmp"],
-                is_python_module=False,
-            )
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                "native=True needs a C++20 compiler (g++ or clang++) and ninja; building the "
-                f"kernels failed: {str(error).splitlines()[0]}"
-            ) from error
+    def filtered(n: int, kernel: int, stride: int) -> int:
+        edge = (kernel - stride + 1) // 2
+        return (n + 2 * edge - kernel) // stride + 1
 
     @torch.library.register_fake("tenfold_emo::block")
     def _(x: Tensor, *arguments: Any) -> Tensor:
-        kernel, stride, out = arguments[9], arguments[10], arguments[12]
-        edge = (kernel - stride + 1) // 2
-        height, width = ((n + 2 * edge - kernel) // stride + 1 for n in x.shape[1:3])
+        kernel, stride, _shrink, out, _skip = arguments[-5:]
+        height, width = (filtered(n, kernel, stride) for n in x.shape[1:3])
         return x.new_empty(x.shape[0], height, width, out)
 
-    @torch.library.register_fake("tenfold_emo::stem")
+    @torch.library.register_fake("tenfold_emo::start")
     def _(x: Tensor, *arguments: Any) -> Tensor:
-        height, width = ((n + 1) // 2 for n in x.shape[2:])
-        return x.new_empty(x.shape[0], height, width, arguments[-1])
+        kernel, stride, _shrink, out = arguments[-4:]
+        height, width = (filtered((n + 1) // 2, kernel, stride) for n in x.shape[2:])
+        return x.new_empty(x.shape[0], height, width, out)
 
     @torch.library.register_fake("tenfold_emo::attend")
     def _(x: Tensor, *arguments: Any) -> Tensor:
@@ -91,22 +135,28 @@ class _Native(nn.Module):
         """Keeps an arranged weight; it is not saved, as the fused module has it."""
         self.register_buffer(name, weight.float(), persistent=False)
 
-    def keep_local(self, local: Any) -> None:
-        """Keeps a depth-wise convolution."""
-        self.kernel, self.stride = local.weight.shape[-1], local.stride[0]
-        self.keep("local", _vectors(local.weight.flatten(1).t()))
-        self.keep("local_bias", _vectors(local.bias))
+    def keep_local(self, local: Any, name: str = "local") -> None:
+        """Keeps a depth-wise convolution and its bias."""
+        self.keep(name, _vectors(local.weight.flatten(1).t()))
+        self.keep(name + "_bias", _vectors(local.bias))
 
 
 class NativeBlock(_Native):
     """A fused block with the kernels.
 
     Args:
-        fused: A `FusedBlock` without squeeze-excitation, its kernel 3 or 5, its stride 1 or 2.
+        fused: A `FusedBlock` that `takes` accepts.
     """
+
+    @staticmethod
+    def takes(fused: Any) -> bool:
+        """Says whether there is a kernel: no squeeze-excitation, kernel 3 or 5, stride 1 or 2."""
+        kernel, stride = fused.local.weight.shape[-1], fused.local.stride[0]
+        return kernel in (3, 5) and stride in (1, 2) and isinstance(fused.se, nn.Identity)
 
     def __init__(self, fused: Any) -> None:
         super().__init__(fused)
+        self.kernel, self.stride = fused.local.weight.shape[-1], fused.local.stride[0]
         self.keep_local(fused.local)
         self.out: int = fused.shrink.weight.shape[0]
         self.keep("shrink", _panels(fused.shrink.weight))
@@ -176,30 +226,36 @@ class NativeBlock(_Native):
         return y.permute(0, 3, 1, 2)
 
 
-class NativeStem(_Native):
-    """The first convolution and the stem's block with the kernels.
+class NativeStart(_Native):
+    """The first convolution, the stem's block and the first block of stage 1 with the kernels.
 
     Args:
-        fused: A `FusedStem` and a `FusedBlock`, in sequence.
+        fused: A `FusedStem` and two `FusedBlock`, in sequence, the shrink of the first block folded
+            into the expansion of the second.
     """
 
     def __init__(self, fused: Any) -> None:
         super().__init__(fused)
-        conv, block = fused[0].conv, fused[1]
-        self.act = _ACTS[conv.act]
+        conv, stem, block = fused[0].conv, fused[1], fused[2]
+        self.act, self.expand_act = _ACTS[conv.act], _ACTS[block.expand.act]
         self.keep("conv", _panels(conv.weight.flatten(1)))
         self.keep("conv_bias", _vectors(conv.bias))
-        self.keep_local(block.local)
-        self.out: int = block.shrink.weight.shape[0]
-        self.keep("shrink", _panels(block.shrink.weight))
-        self.excites = not isinstance(block.se, nn.Identity)
+        self.keep_local(stem.local, "stem")
+        self.stem_kernel = stem.local.weight.shape[-1]
+        self.excites = not isinstance(stem.se, nn.Identity)
         if self.excites:
-            for name, layer in (("reduce", block.se.conv_reduce), ("excite", block.se.conv_expand)):
+            for name, layer in (("reduce", stem.se.conv_reduce), ("excite", stem.se.conv_expand)):
                 self.keep(name, layer.weight.detach().flatten(1).contiguous())
                 self.keep(name + "_bias", layer.bias.detach().clone())
+        self.keep("expand", _panels(block.expand.weight))
+        self.keep("expand_bias", _vectors(block.expand.bias))
+        self.keep_local(block.local)
+        self.kernel, self.stride = block.local.weight.shape[-1], block.local.stride[0]
+        self.out: int = block.shrink.weight.shape[0]
+        self.keep("shrink", _panels(block.shrink.weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps an image [B, in_chans, H, W] to [B, C, ceil(H / 2), ceil(W / 2)]."""
+        """Maps an image [B, in_chans, H, W] to stage 1's first map [B, C, H / 4, W / 4]."""
         if not _can(x):
             return self.fused(x)
         squeeze = (
@@ -207,15 +263,22 @@ class NativeStem(_Native):
             if self.excites
             else (None, None, None, None)
         )
-        y = torch.ops.tenfold_emo.stem(
+        y = torch.ops.tenfold_emo.start(
             x,
             self.conv,
             self.conv_bias,
             self.act,
+            self.stem,
+            self.stem_bias,
+            self.stem_kernel,
+            *squeeze,
+            self.expand,
+            self.expand_bias,
+            self.expand_act,
             self.local,
             self.local_bias,
             self.kernel,
-            *squeeze,
+            self.stride,
             self.shrink,
             self.out,
         )

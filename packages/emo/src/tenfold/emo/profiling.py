@@ -51,7 +51,9 @@ def profile(model: nn.Module, size: int | tuple[int, int] = 224, in_chans: int =
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
         raise InputError(f"size={height}×{width}; expected positive numbers")
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = (
+        copy.deepcopy(model).to("meta", torch.float32).eval()
+    )  # shapes only: nothing is computed
     weight: dict[type[nn.Module], int] = {nn.BatchNorm2d: 2, nn.LayerNorm: 5}
     norms: dict[str, int] = {}
     handles = []
@@ -61,7 +63,7 @@ def profile(model: nn.Module, size: int | tuple[int, int] = 224, in_chans: int =
                 handles.append(module.register_forward_hook(_adder(norms, name, each)))
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        model(torch.zeros(1, in_chans, height, width))
+        model(torch.zeros(1, in_chans, height, width, device="meta"))
     for handle in handles:
         handle.remove()
     counts = counter.get_flop_counts()

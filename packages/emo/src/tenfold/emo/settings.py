@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from tenfold.shared.errors import InputError
+from tenfold.shared.errors import InputError, did_you_mean
 
 TaskName = Literal["classification", "detection", "segmentation"]
 Schedule = Literal["cosine", "cosine-epoch", "poly", "half-cosine"]
+
+_HEADS: dict[str, tuple[str, ...]] = {
+    "classification": ("linear",),
+    "detection": ("ssdlite", "retinanet"),
+    "segmentation": ("deeplabv3", "pspnet", "semantic-fpn", "segformer"),
+}
 
 
 @dataclass(frozen=True)
@@ -108,35 +114,41 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that no run can have."""
-        for name in ("epochs", "batch_size", "image_size", "repeat", "evaluate_every", "in_chans"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
-        for name in ("workers", "warmup_epochs"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)}; expected >= 0")
-        for name in ("clip", "weight_decay", "min_rate", "warmup_rate", "drop_path"):
+        kinds: dict[str, tuple[str, ...]] = {
+            "task": tuple(_HEADS),
+            "schedule": get_args(Schedule),
+            "no_decay": ("1-d", "norm"),
+            "precision": ("32-true", "bf16-mixed", "16-mixed"),
+        }
+        for name, known in kinds.items():
+            if getattr(self, name) not in known:
+                raise InputError(did_you_mean(getattr(self, name), known, kind=name))
+        if self.head not in _HEADS[self.task]:
+            raise InputError(
+                f"head={self.head!r} with task={self.task!r}; expected one of {_HEADS[self.task]}"
+            )
+        positive = "epochs batch_size image_size repeat evaluate_every in_chans devices num_nodes"
+        for name in (*positive.split(), "max_steps", "limit", "shard_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}; expected >= 1")
+        rates = "clip weight_decay min_rate warmup_rate head_rate drop_path"
+        for name in (*rates.split(), "workers", "warmup_epochs", "warmup_steps"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name}={value}; expected >= 0")
+        for name in ("crop", "crop_scale"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected above 0, at most 1")
+        for name in ("ema", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected from 0 to below 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
         if len(self.window) not in (1, 4) or min(self.window) < 1:
             raise InputError(f"window={self.window}; expected one number >= 1, or four")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema={self.ema}; expected from 0 to below 1")
         if len(self.rate_noise) not in (0, 2):
             raise InputError(f"rate_noise={self.rate_noise}; expected begin and end, or nothing")
-        if self.precision not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise InputError(
-                f"precision={self.precision!r}; expected '32-true', 'bf16-mixed' or '16-mixed'"
-            )
-        heads = {
-            "classification": ("linear",),
-            "detection": ("ssdlite", "retinanet"),
-            "segmentation": ("deeplabv3", "pspnet", "semantic-fpn", "segformer"),
-        }[self.task]
-        if self.head not in heads:
-            raise InputError(f"head={self.head!r} with task={self.task!r}; expected {heads}")
 
 
 def learning_rate(config: TrainConfig, step: int, per_epoch: int, total: int) -> float:

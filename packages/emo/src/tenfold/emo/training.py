@@ -26,8 +26,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
     Args:
         model: The network.
-        config: `no_decay`: `1-d` frees tensors with one dimension (ImageNet), `norm` parameters
-            with "norm" in their name or in a norm (dense tasks).
+        config: `no_decay`: `1-d` frees tensors with one dimension (section 3), `norm` the
+            parameters of BatchNorm and LayerNorm (sections 4 and 5).
 
     Returns:
         Groups for an optimiser, with `scale`, the factor of the learning rate.

@@ -61,14 +61,19 @@ class CocoDetection(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             self.category_ids = [int(c["id"]) for c in categories]
             label = {c: i for i, c in enumerate(self.category_ids)}
             boxes: dict[int, list[list[float]]] = {}
-            known = {i["id"]: i for i in content["images"]}
+            known = {i["id"]: (i["file_name"], i["width"], i["height"]) for i in content["images"]}
             for item in content["annotations"]:
                 if item.get("iscrowd"):
                     continue
+                for name, listed in (("image_id", known), ("category_id", label)):
+                    if item[name] not in listed:
+                        raise ValueError(
+                            f"an object has the {name} {item[name]}, which is not listed"
+                        )
                 x, y, w, h = map(float, item["bbox"])
-                image = known[item["image_id"]]
+                _, width, height = known[item["image_id"]]
                 x1, y1 = max(x, 0.0), max(y, 0.0)
-                x2, y2 = min(x + w, image["width"]), min(y + h, image["height"])
+                x2, y2 = min(x + w, width), min(y + h, height)
                 if x2 > x1 and y2 > y1 and all(map(math.isfinite, (x, y, w, h))):
                     kept = boxes.setdefault(item["image_id"], [])
                     kept.append([x1, y1, x2, y2, label[item["category_id"]]])

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,15 +109,12 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             if not folder.is_dir():
                 raise InputError(f"{folder}: there is no such folder; expected <class>/*.jpg in it")
             names = [p.relative_to(self.root).as_posix() for p in folder.rglob("*") if p.is_file()]
-        parts = [(name, PurePosixPath(name).parts) for name in names]
-        depth = len(PurePosixPath(split).parts)
-        found = sorted(
-            (p[depth], name)
-            for name, p in parts
-            if "/".join(p[:depth]) == split
-            and len(p) > depth + 1
-            and name.lower().endswith(ENDINGS)
-        )
+        found, prefix = [], split.strip("/") + "/"
+        for name in names:
+            label, slash, _ = name.removeprefix(prefix).partition("/")
+            if slash and name.startswith(prefix) and name.lower().endswith(ENDINGS):
+                found.append((label, name))
+        found.sort()
         if not found:
             raise InputError(f"{root} holds no pictures in {split}/<class>/")
         own = sorted({label for label, _ in found})
