@@ -137,6 +137,21 @@ def make_plan(
     return plan
 
 
+def forward_order(plan: Plan) -> list[Any]:
+    """Puts the links and groups of a plan into an order without loops.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        InputError: If there is a loop.
+    """
+    groups = [entry.group for entry in plan.groups.values()]
+    early = [con for con in plan.links if con not in plan.late]
+    modules = [part for part in plan.order if isinstance(part, Module)]
+    return _forward(early, modules, groups, plan.sources)
+
+
 def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
     entry = plan.groups.get(id(target))
     name = "Isyn" if variable == "O" else variable

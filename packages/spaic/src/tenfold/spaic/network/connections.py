@@ -661,7 +661,8 @@ class Connection(BaseModule):
         if name == "alpha_synapse":  # (t/τ) e^{1 − t/τ}: peak 1 at τ after the spike
             drive, tau = self._weighted_once(x, random), float(get("tau", 2.0))
             beta = math.exp(-self._dt / tau)
-            first, second = self._state.get("a", 0.0), self._state.get("b", 0.0)
+            none = torch.zeros_like(drive)
+            first, second = self._state.get("a", none), self._state.get("b", none)
             second = beta * (second + self._dt / tau * math.e * first)
             self._state["a"], self._state["b"] = beta * first + drive, second
             return second

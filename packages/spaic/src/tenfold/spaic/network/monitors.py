@@ -76,10 +76,8 @@ class Monitor(BaseModule):
             return False
         if self.dt is None:
             return True
-        every = self.dt / dt
-        return abs(step - round(step / every) * every) < 0.5 - 1e-9 and (
-            round(step / every) != round((step - 1) / every) or every <= 1
-        )
+        every = self.dt / dt  # the first step at or after each multiple of the interval
+        return int(step / every + 1e-6) > int((step - 1) / every + 1e-6)
 
     def take(self, value: Tensor, time: float) -> None:
         """Adds a sample; weights are copied, since learning changes them in place.
