@@ -20,12 +20,10 @@ from tenfold.spaic.engines.step import watched
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.nodes import Generator
-from tenfold.spaic.plan import Plan
+from tenfold.spaic.model.neurons import CompiledModel
+from tenfold.spaic.plan import GroupPlan, Plan
 
 Key = tuple[int, str]
-
-CHUNK = 2000  # steps between two looks at the room left for spikes
-
 
 def refusal(plan: Plan) -> str | None:
     """Says why this engine cannot run a plan; None if it can.
@@ -75,18 +73,46 @@ def refusal(plan: Plan) -> str | None:
 
 @dataclass
 class _Code:
-    """The text of the compiled loop and the arrays that it works on."""
+    """The text of the compiled loop and what it works on.
+
+    Attributes:
+        literal: Names constants.
+        arguments: Argument of the loop → array, number, or tuple of these.
+        functions: Text of a group's equations → the name of the function that holds it; groups
+            with equal equations share one.
+        lines: The body of the loop over time.
+    """
 
     literal: eq.Literals
-    arrays: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
-    def array(self, name: str, value: Any) -> str:
-        self.arrays[name] = value
+    def argument(self, name: str, value: Any) -> str:
+        self.arguments[name] = value
         return name
 
     def add(self, indent: int, *lines: str) -> None:
         self.lines += ["    " * indent + line for line in lines]
+
+    def function(self, kind: str, arguments: str, body: list[str]) -> str:
+        text = "\n".join([f"({arguments}):", *body])
+        return self.functions.setdefault(text, f"{kind}_{len(self.functions)}")
+
+
+@dataclass
+class _Group:
+    """What the loop holds of one group: arrays of states, sums of inputs, spikes of late steps."""
+
+    entry: GroupPlan
+    states: tuple[np.ndarray, ...]
+    inputs: tuple[np.ndarray, ...]
+    spikes: np.ndarray
+    counts: np.ndarray
+
+
+FEW_LINKS = 16
+"""Up to this many links are written out one by one; more share one ring, to compile quickly."""
 
 
 class EventEngine:
@@ -101,90 +127,82 @@ class EventEngine:
 
     def __init__(self, plan: Plan, random: torch.Generator) -> None:
         self.plan = plan
-        self.numbers = {key: number for number, key in enumerate(plan.groups)}
         seed = int(torch.randint(2**62, (1,), generator=random))
         self.random = np.random.default_rng(seed)
-        self._loop: Any = None
-        self._source_text = ""
+        self._ready = False
 
     def refresh(self) -> None:
         """Compiles again before the next run, with the weights and parameters of then."""
-        self._arrays = None
+        self._ready = False
 
     # ----------------------------------------------------------------------------------- compiling
 
     def _prepare(self, state: dict[Key, Tensor]) -> None:
-        """Writes the loop; it is compiled anew only if its text has changed."""
+        """Writes the loop; it is compiled only if its text is new."""
         plan = self.plan
-        if len({entry.model.dtype for entry in plan.groups.values()}) > 1:
+        precisions = {entry.model.dtype for entry in plan.groups.values()}
+        if len(precisions) > 1:
             raise InputError("engine 'event' needs groups of one precision; take 'step'")
-        dtype = torch.empty((), dtype=plan.dtype).numpy().dtype
-        for entry in plan.groups.values():
-            dtype = torch.empty((), dtype=entry.model.dtype).numpy().dtype
-        code = _Code(eq.Literals(dtype))
-        self.dtype = dtype
-        self._rings = 1 + max((self._steps(con).max(initial=0) for con in plan.links), default=0)
-        # An early link sees the spikes of the step before, one step further back.
-        self._rings += 1
-        rings = int(self._rings)
-        body = _Code(code.literal, code.arrays)
-        functions: list[str] = []
+        self.dtype = torch.empty((), dtype=precisions.pop()).numpy().dtype
+        # An early link sees the spikes of the step before: one slot more than the longest delay.
+        longest = max((int(self._steps(con).max(initial=0)) for con in plan.links), default=0)
+        self.slots = longest + 2
+        self.groups: dict[int, _Group] = {}
+        code = _Code(eq.Literals(self.dtype))
         for number, (key, entry) in enumerate(plan.groups.items()):
-            n = entry.group.num
-            for name in entry.model.states:
-                array = state[key, name].reshape(-1).numpy().astype(dtype)
-                code.array(f"g{number}_{name}", np.ascontiguousarray(array))
-            for name in entry.model.inputs:
-                code.array(f"g{number}_in_{name}", np.zeros(n, dtype=dtype))
-            code.array(f"g{number}_spikes", np.zeros((rings, n), dtype=np.int32))
-            code.array(f"g{number}_count", np.zeros(rings, dtype=np.int64))
-            for name, value in entry.model.values.items():
-                value = value.detach().numpy() if isinstance(value, Tensor) else value
-                value = np.asarray(value, dtype=dtype).reshape(-1)
-                code.array(f"g{number}_p_{name}", value if value.size > 1 else value[0])
-        for number, source in enumerate(plan.sources):
-            self._write_source(body, number, source)
-        early = [con for con in plan.links if con not in plan.late]
-        for con in early:
-            self._write_link(body, con, late=False)
-        for key in plan.groups:
-            self._write_group(body, functions, key)
-        for con in plan.late:
-            self._write_link(body, con, late=True)
-        for key in plan.groups:
-            self._write_reset(body, key)
-        names = list(code.arrays)
-        text = [
-            *functions,
-            f"def loop({', '.join([*names, 'start', 'count', 'random', 'room'])}):",
-            "    for t in range(start, start + count):",
-            f"        now = t % {rings}",
-            *body.lines,
-            # Stop early when a record is nearly full; the caller makes room.
-            *[
-                f"        if g{number}_seen[0] + {entry.group.num} > room[{number}]:\n"
-                "            return t + 1"
-                for number, entry in enumerate(plan.groups.values())
-                if self._watches(entry)
-            ],
-            "    return start + count",
-        ]
-        # Names of records are arguments too.
-        for number, entry in enumerate(plan.groups.values()):
+            n, model = entry.group.num, entry.model
+            group = _Group(
+                entry,
+                tuple(
+                    np.ascontiguousarray(state[key, name].reshape(-1).numpy(), dtype=self.dtype).copy()
+                    for name in model.states
+                ),
+                tuple(np.zeros(n, dtype=self.dtype) for _ in model.inputs),
+                np.zeros((self.slots, n), dtype=np.int32),
+                np.zeros(self.slots, dtype=np.int64),
+            )
+            self.groups[key] = group
+            values = tuple(self._value(value) for value in model.values.values())
+            code.argument(f"states_{number}", group.states)
+            code.argument(f"inputs_{number}", group.inputs or (np.zeros(0, dtype=self.dtype),))
+            code.argument(f"values_{number}", values or (0.0,))
+            code.argument(f"spikes_{number}", group.spikes)
+            code.argument(f"counts_{number}", group.counts)
             if self._watches(entry):
-                code.arrays[f"g{number}_seen"] = np.zeros(1, dtype=np.int64)
-                code.arrays[f"g{number}_who"] = np.zeros(0, dtype=np.int32)
-                code.arrays[f"g{number}_when"] = np.zeros(0, dtype=np.int32)
-        names = list(code.arrays)
-        index = len(functions)
-        text[index] = f"def loop({', '.join([*names, 'start', 'count', 'random', 'room'])}):"
-        joined = "\n".join(text)
-        if joined != self._source_text:
-            self._loop = _compiled(joined, code.literal.scope)
-            self._source_text = joined
-        self._arrays: dict[str, Any] | None = code.arrays
+                code.argument(f"seen_{number}", np.zeros(1, dtype=np.int64))
+                code.argument(f"who_{number}", np.zeros(0, dtype=np.int32))
+                code.argument(f"when_{number}", np.zeros(0, dtype=np.int32))
+        for number, source in enumerate(plan.sources):
+            self._write_source(code, number, source)
+        self._write_links(code, "early", [con for con in plan.links if con not in plan.late])
+        for number, group in enumerate(self.groups.values()):
+            self._write_group(code, number, group)
+        self._write_links(code, "late", plan.late)
+        for number, group in enumerate(self.groups.values()):
+            self._write_reset(code, number, group)
+        for number, group in enumerate(self.groups.values()):
+            if self._watches(group.entry):  # stop early when a record is nearly full
+                code.add(2, f"if seen_{number}[0] + {group.entry.group.num} > len(who_{number}):")
+                code.add(3, "return t + 1")
+        text = []
+        for body, name in code.functions.items():
+            text += ["@njit", f"def {name}{body}"]
+        text += [
+            f"def loop({', '.join(code.arguments)}, start, end, random):",
+            "    for t in range(start, end):",
+            f"        now = t % {self.slots}",
+            *code.lines,
+            "    return end",
+        ]
+        self._loop = _compiled("\n".join(text), code.literal.scope)
+        self._arguments, self._ready = code.arguments, True
 
-    def _watches(self, entry: Any) -> bool:
+    def _value(self, value: Any) -> Any:
+        value = value.detach().numpy() if isinstance(value, Tensor) else value
+        value = np.asarray(value, dtype=self.dtype).reshape(-1)
+        return value if value.size > 1 else value[0]
+
+    def _watches(self, entry: GroupPlan) -> bool:
         return any(
             isinstance(m, SpikeMonitor) and m.target is entry.group and m.on
             for m in self.plan.monitors
@@ -193,11 +211,14 @@ class EventEngine:
     def _steps(self, con: Connection) -> np.ndarray:
         return np.atleast_1d(con.delay_steps(self.plan.dt, self.plan.compat))
 
+    def _number(self, part: Any) -> int:
+        return list(self.plan.groups).index(id(part))
+
     def _write_source(self, code: _Code, number: int, source: Generator) -> None:
         plan, n = self.plan, source.num
         value = source.source.reshape(-1).numpy()  # type: ignore[union-attr]
-        rate = code.array(f"s{number}_rate", np.ascontiguousarray(value, dtype=np.float64))
-        out = code.array(f"s{number}_out", np.zeros((2, n), dtype=self.dtype))
+        rate = code.argument(f"rate_{number}", np.ascontiguousarray(value, dtype=np.float64))
+        out = code.argument(f"out_{number}", np.zeros((2, n), dtype=self.dtype))
         first, last = float(source.option("start_time")), float(source.option("end_time"))
         code.add(2, f"for i in range({n}):", f"    {out}[t % 2, i] = 0")
         code.add(2, f"if {first - 1e-9!r} <= t * {plan.dt!r} < {min(last, 1e300) - 1e-9!r}:")
@@ -210,91 +231,109 @@ class EventEngine:
         else:
             draw = f"{rate}[i]"
         code.add(3, f"for i in range({n}):", f"    {out}[t % 2, i] = {draw}")
-        target = source.dec_target
-        if target is not None:
-            group = self.numbers[id(target)]
-            entry = plan.groups[id(target)]
+        if source.dec_target is not None:
             name = "Isyn" if source.coding_var_name == "O" else source.coding_var_name
-            where = f"g{group}_in_{name}" if name in entry.model.inputs else f"g{group}_{name}"
-            code.add(2, f"for i in range({n}):", f"    {where}[i] += {out}[t % 2, i]")
+            into = self._into(source.dec_target, name)
+            code.add(2, f"for i in range({n}):", f"    {into}[i] += {out}[t % 2, i]")
 
-    def _write_link(self, code: _Code, con: Connection, late: bool) -> None:
-        plan = self.plan
-        number = plan.links.index(con)
-        group = self.numbers[id(con.post)]
-        entry = plan.groups[id(con.post)]
-        name = con.post_var_name
-        into = f"g{group}_in_{name}" if name in entry.model.inputs else f"g{group}_{name}"
+    def _write_links(self, code: _Code, when: str, links: list[Connection]) -> None:
+        """Links of one delay read the spikes of so many steps ago; all others share one ring."""
+        base = 0 if when == "late" else 1  # the age of the newest spikes that they see, in steps
+        later: list[tuple[Connection, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        many = len(links) > FEW_LINKS
+        for con in links:
+            pre, post, weight, steps = self._synapses(con)
+            source = next((k for k, s in enumerate(self.plan.sources) if s is con.pre), None)
+            if source is not None:
+                if steps.max(initial=0) > 0:
+                    raise InputError(
+                        f"{con!r}: engine 'event' has no delay after a source; take 'step'"
+                    )
+                self._write_source_link(code, con, pre, post, weight, source, base)
+            elif len(pre) and (many or steps.min() != steps.max()):
+                later.append((con, pre, post, weight, np.broadcast_to(steps, pre.shape)))
+            elif len(pre):
+                order = np.lexsort((post, pre))
+                same = bool((weight == weight[0]).all())
+                number, source_group = self.plan.links.index(con), self._number(con.pre)
+                code.argument(f"start_{number}", _starts(pre, con.pre.num))
+                code.argument(f"post_{number}", post[order].astype(np.int32))
+                held = weight[0] if same else np.ascontiguousarray(weight[order])
+                code.argument(f"weight_{number}", held)
+                age = int(steps.flat[0]) + base
+                seen = f"spikes_{source_group}[past], counts_{source_group}[past]"
+                synapses = f"start_{number}, post_{number}, weight_{number}"
+                code.add(2, f"if t >= {age}:", f"    past = (t - {age}) % {self.slots}")
+                how = "deliver_same" if same else "deliver"
+                code.add(3, f"{how}({seen}, {synapses}, {self._into(con.post, con.post_var_name)})")
+        if later:
+            self._write_ring(code, when, base, later)
+
+    def _write_ring(
+        self,
+        code: _Code,
+        when: str,
+        base: int,
+        rows: list[tuple[Connection, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    ) -> None:
+        """One out-adjacency for links with mixed delays, into one ring of future sums."""
+        sources: dict[int, int] = {}  # group → where its neurons begin
+        targets: dict[tuple[int, str], int] = {}
+        neurons = places = 0
+        parts = []
+        for con, pre, post, weight, steps in rows:
+            if id(con.pre) not in sources:
+                sources[id(con.pre)], neurons = neurons, neurons + con.pre.num
+            key = (id(con.post), con.post_var_name)
+            if key not in targets:
+                targets[key], places = places, places + con.post.num
+            parts.append((pre + sources[id(con.pre)], post + targets[key], weight, steps))
+        pre, post, weight, steps = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.lexsort((post, pre))
+        start = _starts(pre, neurons)
+        code.argument(f"{when}_post", post[order].astype(np.int32))
+        code.argument(f"{when}_weight", np.ascontiguousarray(weight[order]))
+        code.argument(f"{when}_lag", steps[order].astype(np.int32))
+        ring = np.zeros((int(steps.max()) + 1, places), dtype=self.dtype)
+        code.argument(f"{when}_ring", ring)
+        code.add(2, f"if t >= {base}:", f"    past = (t - {base}) % {self.slots}")
+        for key, offset in sources.items():
+            number = list(self.plan.groups).index(key)
+            size = self.plan.groups[key].group.num
+            code.argument(f"{when}_start_{number}", start[offset : offset + size + 1].copy())
+            seen = f"spikes_{number}[past], counts_{number}[past], {when}_start_{number}"
+            rest = f"{when}_post, {when}_weight, {when}_lag, {when}_ring"
+            code.add(3, f"deliver_later({seen}, {rest}, t)")
+        code.add(2, f"row = t % {len(ring)}")
+        for (key, name), offset in targets.items():
+            group = self.plan.groups[key].group
+            code.add(2, f"collect({when}_ring[row], {offset}, {self._into(group, name)})")
+
+    def _into(self, group: Any, name: str) -> str:
+        """The array of an input or state, as the loop names it."""
+        number, model = self._number(group), self.plan.groups[id(group)].model
+        if name in model.inputs:
+            return f"inputs_{number}[{model.inputs.index(name)}]"
+        return f"states_{number}[{model.states.index(name)}]"
+
+    def _synapses(self, con: Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The source, target, weight and delay of each synapse; one delay if all are equal."""
         steps = self._steps(con)
-        base = 0 if late else 1  # how many steps ago the newest spikes that it sees were made
-        weight = con.weight.detach().numpy()  # type: ignore[union-attr]
+        weight = con.weight.detach().numpy().astype(self.dtype)  # type: ignore[union-attr]
         if con.stored_sparse:
             pre, post = con.pre_index.numpy(), con.post_index.numpy()  # type: ignore[union-attr]
-        else:
-            weight = weight if con.mask is None else weight * con.mask.numpy()
-            post, pre = np.nonzero(weight)
-            steps = steps if steps.size == 1 else np.broadcast_to(steps, weight.shape)[post, pre]
-            weight = weight[post, pre]
-        source = self._source_index(con)
-        if source is not None:
-            if steps.max(initial=0) > 0:
-                raise InputError(f"{con!r}: engine 'event' has no delay after a source; take 'step'")
-            self._write_source_link(code, con, number, into, pre, post, weight, source, base)
-            return
-        n = con.pre.num
-        spikes = f"g{self.numbers[id(con.pre)]}"
-        order = np.lexsort((post, pre))
-        start = np.zeros(n + 1, dtype=np.int64)
-        np.cumsum(np.bincount(pre, minlength=n), out=start[1:])
-        code.array(f"l{number}_start", start)
-        code.array(f"l{number}_post", post[order].astype(np.int32))
-        same = weight.size > 0 and bool((weight == weight.flat[0]).all())
-        weights = weight[order].astype(self.dtype)
-        code.array(f"l{number}_w", weights[0] if same else weights)
-        w = f"l{number}_w" if same else f"l{number}_w[j]"
-        mixed = steps.size > 1 and steps.min() != steps.max()
-        if not mixed:
-            lag = int(steps.flat[0]) + base if steps.size else base
-            code.add(
-                2,
-                f"past = (t - {lag}) % {int(self._rings)}",
-                f"if t >= {lag}:",
-                f"    for k in range({spikes}_count[past]):",
-                f"        i = {spikes}_spikes[past, k]",
-                f"        for j in range(l{number}_start[i], l{number}_start[i + 1]):",
-                f"            {into}[l{number}_post[j]] += {w}",
-            )
-            return
-        length = int(steps.max()) + 1
-        code.array(f"l{number}_lag", steps[order].astype(np.int32))
-        ring = code.array(f"l{number}_ring", np.zeros((length, con.post.num), dtype=self.dtype))
-        code.add(
-            2,
-            f"past = (t - {base}) % {int(self._rings)}",
-            f"if t >= {base}:",
-            f"    for k in range({spikes}_count[past]):",
-            f"        i = {spikes}_spikes[past, k]",
-            f"        for j in range(l{number}_start[i], l{number}_start[i + 1]):",
-            f"            slot = (t + l{number}_lag[j]) % {length}",
-            f"            {ring}[slot, l{number}_post[j]] += {w}",
-            f"slot = t % {length}",
-            f"for i in range({con.post.num}):",
-            f"    {into}[i] += {ring}[slot, i]",
-            f"    {ring}[slot, i] = 0",
-        )
-
-    def _source_index(self, con: Connection) -> int | None:
-        for number, source in enumerate(self.plan.sources):
-            if con.pre is source:
-                return number
-        return None
+            return pre, post, weight, steps
+        if con.mask is not None:
+            weight = weight * con.mask.numpy()
+        post, pre = np.nonzero(weight)
+        if steps.size > 1:
+            steps = steps[post, pre]
+        return pre, post, weight[post, pre], steps
 
     def _write_source_link(
         self,
         code: _Code,
         con: Connection,
-        number: int,
-        into: str,
         pre: np.ndarray,
         post: np.ndarray,
         weight: np.ndarray,
@@ -302,96 +341,89 @@ class EventEngine:
         base: int,
     ) -> None:
         """From a generator, whose output is a number a channel, not a list of spikes."""
-        out = f"s{source}_out[(t + {base}) % 2"  # two slots: (t − 1) and (t + 1) are the same
-        identity = len(pre) == con.post.num and bool(
-            (pre == np.arange(len(pre))).all() and (post == pre).all()
+        number = self.plan.links.index(con)
+        out = f"out_{source}[(t + {base}) % 2"  # of two slots, t − 1 and t + 1 are the same
+        count = len(pre)
+        identity = count == con.post.num and bool(
+            (pre == np.arange(count)).all() and (post == pre).all()
         )
-        code.array(f"l{number}_w", weight.astype(self.dtype))
+        into = self._into(con.post, con.post_var_name)
+        code.argument(f"weight_{number}", weight)
         if identity:
-            code.add(2, f"for i in range({len(pre)}):")
-            code.add(3, f"{into}[i] += l{number}_w[i] * {out}, i]")
+            code.add(2, f"for i in range({count}):")
+            code.add(3, f"{into}[i] += weight_{number}[i] * {out}, i]")
             return
-        code.array(f"l{number}_pre", pre.astype(np.int32))
-        code.array(f"l{number}_post", post.astype(np.int32))
-        code.add(2, f"for j in range({len(pre)}):")
-        code.add(3, f"{into}[l{number}_post[j]] += l{number}_w[j] * {out}, l{number}_pre[j]]")
+        code.argument(f"pre_{number}", pre.astype(np.int32))
+        code.argument(f"post_{number}", post.astype(np.int32))
+        code.add(2, f"for j in range({count}):", f"    i = post_{number}[j]")
+        code.add(3, f"{into}[i] += weight_{number}[j] * {out}, pre_{number}[j]]")
 
-    def _write_group(self, code: _Code, functions: list[str], key: int) -> None:
-        """The equations of a group, in a function of their own: fewer arrays, faster loops."""
-        number, entry = self.numbers[key], self.plan.groups[key]
-        model, n = entry.model, entry.group.num
-        drawn = eq.calls(model.update) & eq.RANDOM
+    def _write_group(self, code: _Code, number: int, group: _Group) -> None:
+        """The equations of a group, in a function of their own."""
+        model, n = group.entry.model, group.entry.group.num
         program = eq.scalar_lines(model.update, code.literal)
+        draws = {"f_uniform()": "z_random.random()", "f_normal()": "z_random.standard_normal()"}
+        for call, draw in draws.items():
+            program = [line.replace(call, draw) for line in program]
         read = eq.names(line.value for line in model.update)
-        states = [name for name in model.states]
-        changed = {line.name for line in model.update} & set(states)
-        inputs = [name for name in model.inputs if name in read]
-        values = [name for name in model.values if name in read]
-        arguments = [f"a_{name}" for name in states]
-        arguments += [f"in_{name}" for name in inputs] + [f"p_{name}" for name in values]
-        functions += [
-            "@njit",
-            f"def advance_{number}({', '.join([*arguments, 'random'])}):",
-            f"    for i in range({n}):",
-            *[f"        {name} = a_{name}[i]" for name in states if name in read],
-            *[f"        {name} = in_{name}[i]" for name in inputs],
+        changed = {line.name for line in model.update}
+        body = [
+            *[f"    z_a_{name} = z_states[{k}]" for k, name in enumerate(model.states)],
             *[
-                f"        {name} = p_{name}" + ("[i]" if self._per_neuron(entry, name) else "")
-                for name in values
+                f"    z_b_{name} = z_inputs[{k}]" for k, name in enumerate(model.inputs) if name in read
             ],
+            *_unpacked(model, read),
+            "    for z_i in range(z_size):",
+            *[f"        {name} = z_a_{name}[z_i]" for name in model.states if name in read],
+            *[f"        {name} = z_b_{name}[z_i]" for name in model.inputs if name in read],
+            *_indexed(model, read),
             *[f"        {line}" for line in program],
-            *[f"        a_{name}[i] = {name}" for name in states if name in changed],
+            *[f"        z_a_{name}[z_i] = {name}" for name in model.states if name in changed],
+            "    z_found = 0",
+            "    for z_i in range(z_size):",
+            "        if z_a_O[z_i] > 0:",
+            "            z_spikes[z_found] = z_i",
+            "            z_found += 1",
+            "    return z_found",
         ]
-        if drawn:
-            text = "\n".join(functions)
-            text = text.replace("f_uniform()", "random.random()")
-            functions[:] = text.replace("f_normal()", "random.standard_normal()").split("\n")
-        given = [f"g{number}_{name}" for name in states]
-        given += [f"g{number}_in_{name}" for name in inputs]
-        given += [f"g{number}_p_{name}" for name in values]
-        code.add(2, f"advance_{number}({', '.join([*given, 'random'])})")
-        for name in model.inputs:
-            code.add(2, f"g{number}_in_{name}[:] = 0")
-        code.add(2, "found = 0", f"for i in range({n}):", f"    if g{number}_O[i] > 0:")
-        code.add(4, f"g{number}_spikes[now, found] = i", "found += 1")
-        code.add(2, f"g{number}_count[now] = found")
-        if self._watches(entry):
-            code.add(2, "for k in range(found):", f"    seen = g{number}_seen[0]")
-            code.add(3, f"g{number}_who[seen] = g{number}_spikes[now, k]")
-            code.add(3, f"g{number}_when[seen] = t", f"g{number}_seen[0] = seen + 1")
+        name = code.function("advance", "z_size, z_states, z_inputs, z_values, z_spikes, z_random", body)
+        given = f"states_{number}, inputs_{number}, values_{number}, spikes_{number}[now], random"
+        code.add(2, f"found = {name}({n}, {given})", f"counts_{number}[now] = found")
+        for k in range(len(model.inputs)):
+            code.add(2, f"inputs_{number}[{k}][:] = 0")
+        if self._watches(group.entry):
+            code.add(2, "for k in range(found):", f"    at = seen_{number}[0]")
+            code.add(3, f"who_{number}[at] = spikes_{number}[now, k]")
+            code.add(3, f"when_{number}[at] = t", f"seen_{number}[0] = at + 1")
 
-    def _per_neuron(self, entry: Any, name: str) -> bool:
-        value = entry.model.values[name]
-        return (value.numel() if isinstance(value, Tensor) else np.size(value)) > 1
-
-    def _write_reset(self, code: _Code, key: int) -> None:
-        number, entry = self.numbers[key], self.plan.groups[key]
-        if not entry.model.reset:
+    def _write_reset(self, code: _Code, number: int, group: _Group) -> None:
+        model = group.entry.model
+        if not model.reset:
             return
-        reset = entry.model.reset
-        read = eq.names(line.value for line in reset)
-        changed = {line.name for line in reset}
-        code.add(2, f"for k in range(g{number}_count[now]):", f"    i = g{number}_spikes[now, k]")
-        for name in entry.model.states:
-            if name in read:
-                code.add(3, f"{name} = g{number}_{name}[i]")
-        for name in entry.model.values:
-            if name in read:
-                index = "[i]" if self._per_neuron(entry, name) else ""
-                code.add(3, f"{name} = g{number}_p_{name}{index}")
-        code.add(3, *eq.scalar_lines(reset, code.literal))
-        for name in entry.model.states:
-            if name in changed:
-                code.add(3, f"g{number}_{name}[i] = {name}")
+        read = eq.names(line.value for line in model.reset)
+        changed = {line.name for line in model.reset}
+        body = [
+            *[f"    z_a_{name} = z_states[{k}]" for k, name in enumerate(model.states)],
+            *_unpacked(model, read),
+            "    for z_k in range(z_count):",
+            "        z_i = z_spikes[z_k]",
+            *[f"        {name} = z_a_{name}[z_i]" for name in model.states if name in read],
+            *_indexed(model, read),
+            *[f"        {line}" for line in eq.scalar_lines(model.reset, code.literal)],
+            *[f"        z_a_{name}[z_i] = {name}" for name in model.states if name in changed],
+        ]
+        name = code.function("reset", "z_count, z_spikes, z_states, z_values", body)
+        given = f"counts_{number}[now], spikes_{number}[now], states_{number}, values_{number}"
+        code.add(2, f"{name}({given})")
 
     # ------------------------------------------------------------------------------------- running
 
     def run(self, state: dict[Key, Tensor], count: int, batch: int, done: int, fresh: bool) -> None:
         """Makes steps; see `StepEngine.run`."""
         plan = self.plan
-        if fresh or self._arrays is None:
+        if fresh or not self._ready:
             self._prepare(state)
-        arrays: dict[str, Any] = self._arrays  # type: ignore[assignment]
+        arguments = self._arguments
         states = [m for m in plan.monitors if isinstance(m, StateMonitor) and m.on]
         watchers = [
             (number, entry)
@@ -399,26 +431,21 @@ class EventEngine:
             if self._watches(entry)
         ]
         found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n, _ in watchers}
-        room = np.zeros(len(plan.groups), dtype=np.int64)
         for number, entry in watchers:
-            size = max(10 * entry.group.num, 100_000)
-            arrays[f"g{number}_seen"] = np.zeros(1, dtype=np.int64)
-            arrays[f"g{number}_who"] = np.zeros(size, dtype=np.int32)
-            arrays[f"g{number}_when"] = np.zeros(size, dtype=np.int32)
-            room[number] = size
+            size = max(4 * entry.group.num, 50_000)
+            arguments[f"who_{number}"] = np.zeros(size, dtype=np.int32)
+            arguments[f"when_{number}"] = np.zeros(size, dtype=np.int32)
         at, end = done, done + count
         every = self._sampling(states)
         while at < end:
-            target = end
-            if every:
-                target = min(end, (at // every + 1) * every)
-            at = self._loop(*arrays.values(), at, target - at, self.random, room)
+            target = min(end, (at // every + 1) * every) if every else end
+            at = self._loop(*arguments.values(), at, target, self.random)
             for number, _ in watchers:
-                seen = int(arrays[f"g{number}_seen"][0])
+                seen = int(arguments[f"seen_{number}"][0])
                 if seen:
-                    who = arrays[f"g{number}_who"][:seen].astype(np.int64)
-                    found[number].append((who, arrays[f"g{number}_when"][:seen].copy()))
-                    arrays[f"g{number}_seen"][0] = 0
+                    who = arguments[f"who_{number}"][:seen].astype(np.int64)
+                    found[number].append((who, arguments[f"when_{number}"][:seen].copy()))
+                    arguments[f"seen_{number}"][0] = 0
             if every and at == target:
                 self._copy_back(state)
                 for monitor in states:
@@ -441,12 +468,40 @@ class EventEngine:
         return int(np.gcd.reduce(steps))
 
     def _copy_back(self, state: dict[Key, Tensor]) -> None:
-        arrays: dict[str, Any] = self._arrays  # type: ignore[assignment]
-        for key, entry in self.plan.groups.items():
-            number = self.numbers[key]
-            for name in entry.model.states:
-                value = torch.from_numpy(arrays[f"g{number}_{name}"].copy())
-                state[key, name] = value.reshape(1, *entry.group.shape).to(entry.model.dtype)  # type: ignore[misc]
+        for key, group in self.groups.items():
+            model = group.entry.model
+            shape = (1, *group.entry.group.shape)  # type: ignore[misc]
+            for name, array in zip(model.states, group.states, strict=True):
+                state[key, name] = torch.from_numpy(array.copy()).reshape(shape)
+
+
+def _starts(pre: np.ndarray, size: int) -> np.ndarray:
+    """Where each source's synapses begin, once they are sorted by source."""
+    start = np.zeros(size + 1, dtype=np.int64)
+    np.cumsum(np.bincount(pre, minlength=size), out=start[1:])
+    return start
+
+
+def _many(value: Any) -> bool:
+    return (value.numel() if isinstance(value, Tensor) else np.size(value)) > 1
+
+
+def _unpacked(model: CompiledModel, read: set[str]) -> list[str]:
+    """The lines that take a group's values out of their tuple."""
+    return [
+        f"    {'z_p_' if _many(value) else ''}{name} = z_values[{k}]"
+        for k, (name, value) in enumerate(model.values.items())
+        if name in read
+    ]
+
+
+def _indexed(model: CompiledModel, read: set[str]) -> list[str]:
+    """The lines that take one neuron's value where each has its own."""
+    return [
+        f"        {name} = z_p_{name}[z_i]"
+        for name, value in model.values.items()
+        if name in read and _many(value)
+    ]
 
 
 _CACHE: dict[tuple[str, str], Any] = {}
@@ -456,11 +511,12 @@ def _compiled(text: str, scope: dict[str, Any]) -> Any:
     """Compiles the text of a loop; the same text is compiled once in a process."""
     from numba import njit
 
+    from tenfold.spaic.engines.delivery import DELIVERY
     from tenfold.spaic.engines.scalars import SCALARS
 
     key = (text, repr(sorted(scope.items())))
     if key not in _CACHE:
-        made: dict[str, Any] = {"njit": njit(nogil=True, error_model="numpy"), **SCALARS, **scope}
+        made: dict[str, Any] = {"njit": njit(nogil=True, error_model="numpy"), **SCALARS, **DELIVERY, **scope}
         exec(text, made)  # written above from expressions that have been checked
         _CACHE[key] = njit(nogil=True, error_model="numpy")(made["loop"])
     return _CACHE[key]
