@@ -95,6 +95,8 @@ def parse(text: str, where: str = "equations") -> Program:
         name = left.strip()
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*|d[A-Za-z_]\w*/dt", name):
             raise InputError(f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`")
+        if name.startswith("z_"):
+            raise InputError(f"{where}: {name!r}: names that begin with z_ are the engine's own")
         program.append(Statement(name, expression(right, where)))
     return tuple(program)
 

@@ -349,17 +349,18 @@ CIRCUITS: dict[str, Circuit] = {
 }
 
 
-def rates(net: Network) -> dict[str, float]:
+def rates(net: Network, skipped: float = 0.0) -> dict[str, float]:
     """Gives the mean rate of each monitored population in the last run, in Hz.
 
     Args:
         net: A network whose monitors are named `spikes_<population>`.
+        skipped: Time at the beginning that does not count, in ms.
     """
     found: dict[str, Any] = {}
     spikes, neurons, seconds = 0, 0, 0.0
     for monitor in net.parts(SpikeMonitor):
-        count = int(sum(map(len, monitor.spk_times)))
-        size, seconds = monitor.target.num, len(monitor.time) * net.dt / 1000
+        count = int(sum((times > skipped).sum() for times in monitor.spk_times))
+        size, seconds = monitor.target.num, (len(monitor.time) * net.dt - skipped) / 1000
         found[monitor.target.name] = count / size / seconds
         spikes, neurons = spikes + count, neurons + size
     return {"all": spikes / max(neurons, 1) / max(seconds, 1e-12), **found}

@@ -69,10 +69,4 @@ def collect(row: Any, offset: int, into: Any) -> None:
         row[offset + i] = 0
 
 
-DELIVERY = {
-    "deliver": deliver,
-    "deliver_same": deliver_same,
-    "deliver_later": deliver_later,
-    "collect": collect,
-}
-"""Name in the compiled text → function."""
+__all__ = ["collect", "deliver", "deliver_later", "deliver_same"]

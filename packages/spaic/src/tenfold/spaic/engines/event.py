@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
+from tenfold.spaic.engines.compiled import compiled
 from tenfold.spaic.engines.step import watched
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
@@ -188,13 +189,14 @@ class EventEngine:
         for body, name in code.functions.items():
             text += ["@njit", f"def {name}{body}"]
         text += [
+            "@njit",
             f"def loop({', '.join(code.arguments)}, start, end, random):",
             "    for t in range(start, end):",
             f"        now = t % {self.slots}",
             *code.lines,
             "    return end",
         ]
-        self._loop = _compiled("\n".join(text), code.literal.scope)
+        self._loop = compiled("\n".join(text), code.literal.scope)
         self._arguments, self._ready = code.arguments, True
 
     def _value(self, value: Any) -> Any:
@@ -502,21 +504,3 @@ def _indexed(model: CompiledModel, read: set[str]) -> list[str]:
         for name, value in model.values.items()
         if name in read and _many(value)
     ]
-
-
-_CACHE: dict[tuple[str, str], Any] = {}
-
-
-def _compiled(text: str, scope: dict[str, Any]) -> Any:
-    """Compiles the text of a loop; the same text is compiled once in a process."""
-    from numba import njit
-
-    from tenfold.spaic.engines.delivery import DELIVERY
-    from tenfold.spaic.engines.scalars import SCALARS
-
-    key = (text, repr(sorted(scope.items())))
-    if key not in _CACHE:
-        made: dict[str, Any] = {"njit": njit(nogil=True, error_model="numpy"), **SCALARS, **DELIVERY, **scope}
-        exec(text, made)  # written above from expressions that have been checked
-        _CACHE[key] = njit(nogil=True, error_model="numpy")(made["loop"])
-    return _CACHE[key]

@@ -7,42 +7,42 @@ from numba import njit
 
 
 @njit(inline="always")
-def _exprel(x: Any) -> Any:
+def f_exprel(x: Any) -> Any:
     return 1 + x * 0.5 if abs(x) < 1e-7 else math.expm1(x) / x
 
 
 @njit(inline="always")
-def _exprel_slope(x: Any) -> Any:
+def f_exprel_slope(x: Any) -> Any:
     return 0.5 + x / 3 if abs(x) < 1e-4 else (math.exp(x) - math.expm1(x) / x) / x
 
 
 @njit(inline="always")
-def _sigmoid(x: Any) -> Any:
+def f_sigmoid(x: Any) -> Any:
     return 1 / (1 + math.exp(-x))
 
 
 @njit(inline="always")
-def _relu(x: Any) -> Any:
+def f_relu(x: Any) -> Any:
     return x if x > 0 else x * 0
 
 
 @njit(inline="always")
-def _maximum(a: Any, b: Any) -> Any:
+def f_maximum(a: Any, b: Any) -> Any:
     return a if a > b else b
 
 
 @njit(inline="always")
-def _minimum(a: Any, b: Any) -> Any:
+def f_minimum(a: Any, b: Any) -> Any:
     return a if a < b else b
 
 
 @njit(inline="always")
-def _clip(x: Any, low: Any, high: Any) -> Any:
+def f_clip(x: Any, low: Any, high: Any) -> Any:
     return low if x < low else (high if x > high else x)
 
 
 @njit(inline="always")
-def _round(x: Any) -> Any:
+def f_round(x: Any) -> Any:
     # To the even neighbour at a half, as torch and NumPy do.
     low = math.floor(x)
     rest = x - low
@@ -51,22 +51,61 @@ def _round(x: Any) -> Any:
     return low + 0.0
 
 
-SCALARS: dict[str, Any] = {
-    "f_exp": njit(inline="always")(lambda x: math.exp(x)),
-    "f_log": njit(inline="always")(lambda x: math.log(x)),
-    "f_sqrt": njit(inline="always")(lambda x: math.sqrt(x)),
-    "f_tanh": njit(inline="always")(lambda x: math.tanh(x)),
-    "f_sin": njit(inline="always")(lambda x: math.sin(x)),
-    "f_cos": njit(inline="always")(lambda x: math.cos(x)),
-    "f_abs": njit(inline="always")(lambda x: abs(x)),
-    "f_floor": njit(inline="always")(lambda x: math.floor(x) + x * 0),
-    "f_exprel": _exprel,
-    "f_exprel_slope": _exprel_slope,
-    "f_sigmoid": _sigmoid,
-    "f_relu": _relu,
-    "f_maximum": _maximum,
-    "f_minimum": _minimum,
-    "f_clip": _clip,
-    "f_round": _round,
-}
-"""Name in the compiled text → function."""
+@njit(inline="always")
+def f_exp(x: Any) -> Any:
+    return math.exp(x)
+
+
+@njit(inline="always")
+def f_log(x: Any) -> Any:
+    return math.log(x)
+
+
+@njit(inline="always")
+def f_sqrt(x: Any) -> Any:
+    return math.sqrt(x)
+
+
+@njit(inline="always")
+def f_tanh(x: Any) -> Any:
+    return math.tanh(x)
+
+
+@njit(inline="always")
+def f_sin(x: Any) -> Any:
+    return math.sin(x)
+
+
+@njit(inline="always")
+def f_cos(x: Any) -> Any:
+    return math.cos(x)
+
+
+@njit(inline="always")
+def f_abs(x: Any) -> Any:
+    return abs(x)
+
+
+@njit(inline="always")
+def f_floor(x: Any) -> Any:
+    return math.floor(x) + x * 0
+
+
+__all__ = [
+    "f_abs",
+    "f_clip",
+    "f_cos",
+    "f_exp",
+    "f_exprel",
+    "f_exprel_slope",
+    "f_floor",
+    "f_log",
+    "f_maximum",
+    "f_minimum",
+    "f_relu",
+    "f_round",
+    "f_sigmoid",
+    "f_sin",
+    "f_sqrt",
+    "f_tanh",
+]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
+from tenfold.spaic.engines.compiled import compiled
 from tenfold.spaic.engines.step import group_values
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
@@ -331,10 +332,6 @@ class Kernel:
     def _compile(
         self, arrays: frozenset[str], backward: tuple[frozenset[str], frozenset[str]] | None
     ) -> Any:
-        from numba import njit
-
-        from tenfold.spaic.engines.scalars import SCALARS
-
         literal = eq.Literals(self.dtype)
         values = list(self.entry.model.values)
         leaves = {name: f"s_{name}" for name in self.states}
@@ -375,9 +372,7 @@ class Kernel:
             body += [f"DI_{name}[t, m] = d_i_{name}" for name in self.inputs]
             body += [f"DP_{name}[m] += d_p_{name}" for name in values if name in wanted]
             lines += ["            " + line for line in body]
-        scope: dict[str, Any] = {**SCALARS, **literal.scope}
-        exec("\n".join(lines), scope)  # written here from expressions that have been checked
-        return njit(nogil=True, error_model="numpy")(scope["loop"])
+        return compiled("@njit\n" + "\n".join(lines) + "\n", literal.scope)
 
 
 class _Scan(torch.autograd.Function):

@@ -341,6 +341,15 @@ register(
         step="V = V + Isyn + bias\nO = V",
     )
 )
+register(
+    NeuronModel(
+        name="li",
+        states={"V": 0.0},
+        parameters={"tau_m": 8.0},
+        constants="beta = exp(-dt / tau_m)",
+        step="V = beta * V + (1 - beta) * Isyn\nO = V",
+    )
+)
 register(NeuronModel(name="null", states={}, step="O = Isyn"))
 register(
     NeuronModel(
