@@ -265,9 +265,7 @@ def test_supervised_rules_equal_their_sums_over_spikes(algorithm):
 def test_the_tempotron_moves_weights_at_the_highest_potential():
     w, found, x, _, aim = learned("tempotron", lr=0.01, theta=0.5)
     t = np.arange(30) * 0.1
-    psp = kernel_scale(20, 5) * np.einsum(
-        "ts,bsj->btj", kernel(t[:, None] - t[None], 20.0, 5.0), x
-    )
+    psp = kernel_scale(20, 5) * np.einsum("ts,bsj->btj", kernel(t[:, None] - t[None], 20.0, 5.0), x)
     v = np.einsum("btj,ij->bti", psp, w)
     change = np.zeros_like(w)
     for b in range(2):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tenfold.shared.errors import InputError
-from tenfold.spaic.model.neurons import NeuronModel, model_names
+from tenfold.spaic.model.neurons import model_names
 
 # model, drive, once, variable, what was recorded
 TRACES = [

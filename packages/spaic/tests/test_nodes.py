@@ -247,7 +247,9 @@ def test_a_delay_can_be_learned():
     with Network() as net:
         source = Encoder(num=1, coding_method="null")
         cell = NeuronGroup(1, model="null")
-        link = Connection(source, cell, weight=[[1.0]], delay=[[0.25]], train_delay=True, max_delay=2)
+        link = Connection(
+            source, cell, weight=[[1.0]], delay=[[0.25]], train_delay=True, max_delay=2
+        )
         output = Decoder(dec_target=cell, num=1, coding_method="null")
     net.enable_full_grad(True)
     net.build(strategy=1)

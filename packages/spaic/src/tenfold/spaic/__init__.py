@@ -26,11 +26,17 @@ _HOMES = {
     "Learner": "network.learners",
     "Rule": "network.learners",
     "Surrogate": "network.learners",
+    "network_save": "saving",
+    "network_load": "saving",
+    "save_state": "saving",
+    "load_state": "saving",
+    "to_nir": "interchange",
+    "from_nir": "interchange",
     "StateMonitor": "network.monitors",
     "SpikeMonitor": "network.monitors",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,9 @@ def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
         {"what": "CUBA, mean rate, Hz", "here": simulated.rates["all"], "known": 5.6},
         {"what": "digits, accuracy, %", "here": 100 * trained.accuracy, "known": None},
     ]
-    return Outcome({"demo": made, "rates": simulated.rates, "accuracy": trained.accuracy}, table(rows))
+    return Outcome(
+        {"demo": made, "rates": simulated.rates, "accuracy": trained.accuracy}, table(rows)
+    )
 
 
 @app.command
@@ -211,7 +213,9 @@ def list_data() -> Outcome:
     from tenfold.shared.datasets import data_root, status
     from tenfold.spaic.data import CATALOGUE
 
-    rows = [{"name": "digits", "title": "scikit-learn", "state": "there", "folder": "", "licence": ""}]
+    rows = [
+        {"name": "digits", "title": "scikit-learn", "state": "there", "folder": "", "licence": ""}
+    ]
     for name, dataset in CATALOGUE.items():
         states = {file.state for file in status(dataset)}
         rows.append(
@@ -263,3 +267,31 @@ def _datasets(names: tuple[str, ...]) -> list[Dataset]:
         if name not in CATALOGUE:
             raise InputError(did_you_mean(name, CATALOGUE, "data set"))
     return [CATALOGUE[name] for name in names or CATALOGUE]
+
+
+@app.command
+def convert(source: Path, target: Path) -> Outcome:
+    """Converts a network between a folder of `network_save`, a training run, and a NIR file.
+
+    Args:
+        source: A folder of a network or of a run, or a NIR file (.nir).
+        target: A NIR file (.nir), or a folder that is made.
+    """
+    from tenfold.spaic.interchange import from_nir, to_nir
+    from tenfold.spaic.saving import network_load, network_save
+
+    if source.suffix == ".nir":
+        net = from_nir(source)
+    elif (source / "checkpoint").is_dir():
+        from tenfold.spaic.experiments import network_of
+
+        net = network_of(Run.open(source))
+    else:
+        net = network_load(source)
+    if target.suffix == ".nir":
+        to_nir(net, target)
+    else:
+        network_save(net, target)
+    kinds = [type(part).__name__ for part in net.walk()]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    return Outcome({"source": source, "target": target, "parts": counts})

@@ -29,8 +29,7 @@ from torch import Tensor
 from tenfold.shared.errors import InputError, did_you_mean
 
 FUNCTIONS = frozenset(
-    "exp log sqrt tanh sigmoid relu abs sin cos floor round exprel spike detach where maximum "
-    "minimum clip uniform normal sum batch_sum".split()
+    ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "abs", "sin", "cos", "floor", "round", "exprel", "spike", "detach", "where", "maximum", "minimum", "clip", "uniform", "normal", "sum", "batch_sum"]
 )
 """What may be called: `exprel(x)` is (e^x − 1)/x; `uniform()`, `normal()` draw a number for each
 neuron; `sum(x)` adds over the group, `batch_sum(x)` over the batch."""
@@ -94,7 +93,9 @@ def parse(text: str, where: str = "equations") -> Program:
         left, equals, right = line.partition("=")
         name = left.strip()
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*|d[A-Za-z_]\w*/dt", name):
-            raise InputError(f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`")
+            raise InputError(
+                f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`"
+            )
         if name.startswith("z_"):
             raise InputError(f"{where}: {name!r}: names that begin with z_ are the engine's own")
         program.append(Statement(name, expression(right, where)))
@@ -120,7 +121,9 @@ def expression(text: str, where: str = "equations") -> ast.expr:
         if not isinstance(node, _NODES) or (isinstance(node, ast.Constant) and not number):
             raise InputError(f"{where}: {text.strip()!r} holds {type(node).__name__}; not allowed")
         if isinstance(node, ast.Compare) and len(node.ops) > 1:
-            raise InputError(f"{where}: {text.strip()!r}: compare two values at a time, join with &")
+            raise InputError(
+                f"{where}: {text.strip()!r}: compare two values at a time, join with &"
+            )
         if isinstance(node, ast.Call):
             if node.keywords or not isinstance(node.func, ast.Name):
                 raise InputError(f"{where}: {text.strip()!r} holds a call that is not allowed")
@@ -380,17 +383,22 @@ def _either(on_tensor: Callable[..., Any], on_number: Callable[..., Any]) -> Cal
     """Calls the one on tensors, the other on numbers and arrays."""
 
     def call(*values: Any) -> Any:
-        tensors = any(isinstance(value, Tensor) for value in values)
-        return (on_tensor if tensors else on_number)(*values)
+        if any(isinstance(value, Tensor) for value in values):
+            return on_tensor(*values)
+        made = on_number(*values)
+        # A NumPy number on the left of a tensor would turn the product into an array.
+        return made.item() if np.ndim(made) == 0 and hasattr(made, "item") else made
 
     return call
 
 
-def _exprel(x: Any) -> Any:
-    if isinstance(x, Tensor):
-        small = x.abs() < 1e-5
-        safe = torch.where(small, torch.ones_like(x), x)
-        return torch.where(small, 1 + x / 2 + x * x / 6, torch.expm1(safe) / safe)
+def _exprel_tensor(x: Tensor) -> Tensor:
+    small = x.abs() < 1e-5
+    safe = torch.where(small, torch.ones_like(x), x)
+    return torch.where(small, 1 + x / 2 + x * x / 6, torch.expm1(safe) / safe)
+
+
+def _exprel_number(x: Any) -> Any:
     x = np.asarray(x, dtype=np.float64)
     small = np.abs(x) < 1e-5
     safe = np.where(small, 1.0, x)
@@ -423,7 +431,7 @@ NAMESPACE: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "floor": _either(torch.floor, np.floor),
     "round": _either(torch.round, np.round),
-    "exprel": _exprel,
+    "exprel": _either(_exprel_tensor, _exprel_number),
     "spike": _heaviside,
     "detach": lambda x: x.detach() if isinstance(x, Tensor) else x,
     "where": _either(

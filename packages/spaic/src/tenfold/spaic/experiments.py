@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
@@ -15,10 +14,12 @@ from tenfold.shared.published import compare, published
 from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
 from tenfold.spaic import pictures
+from tenfold.spaic.data import Split, load
 from tenfold.spaic.library import CIRCUITS, rates
 from tenfold.spaic.network.monitors import SpikeMonitor
-from tenfold.spaic.network.network import Network
-from tenfold.spaic.training import TrainConfig, Trained, train
+from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.objective import accuracy
+from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,30 @@ def train_run(config: TrainConfig, run: Run) -> Trained:
     return result
 
 
+def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
+    """Builds the network of a run with its trained weights."""
+    config = run.config(TrainConfig)
+    saved = run.load()
+    if saved is None:
+        raise InputError(f"{run.folder} has no checkpoint yet")
+    split = load(config.dataset, config.steps)
+    classes = int(max(split.y.max(), split.y_test.max())) + 1
+    net = classifier(config, split.x.shape[-1], classes, split.timed)
+    module = NetworkModule(net, float(config.steps))
+    module.load_state_dict(saved[0])
+    net._random.set_state(saved[1]["random"])
+    return config, module, split
+
+
+def network_of(run: Run) -> Network:
+    """Gives the trained network of a run.
+
+    Args:
+        run: The run's folder.
+    """
+    return _module_of(run)[1].network
+
+
 def evaluate_run(run: Run) -> tuple[TrainConfig, float, torch.Tensor]:
     """Tests the network of a run again.
 
@@ -264,20 +289,7 @@ def evaluate_run(run: Run) -> tuple[TrainConfig, float, torch.Tensor]:
     Returns:
         Its configuration, the accuracy, and the outputs [samples, classes].
     """
-    from tenfold.spaic.data import load
-    from tenfold.spaic.objective import accuracy
-    from tenfold.spaic.training import classifier, predict
-
-    config = run.config(TrainConfig)
-    saved = run.load()
-    if saved is None:
-        raise InputError(f"{run.folder} has no checkpoint yet")
-    split = load(config.dataset, config.steps)
-    classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.x.shape[-1], classes, split.timed)
-    module = net.as_module(float(config.steps))
-    module.load_state_dict(saved[0])
-    net._random.set_state(saved[1]["random"])
+    config, module, split = _module_of(run)
     outputs = predict(config, module, split.x_test)
     return config, accuracy(outputs, torch.from_numpy(split.y_test)), outputs
 

@@ -56,7 +56,12 @@ def cuba(size: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float64) ->
     for source, into, weight in ((net.excitatory, "ge", 1.62), (net.inhibitory, "gi", -9.0)):
         for target in (net.excitatory, net.inhibitory):
             link = Connection(
-                source, target, link_type="bernoulli", p=min(p, 1.0), weight=weight, post_var_name=into
+                source,
+                target,
+                link_type="bernoulli",
+                p=min(p, 1.0),
+                weight=weight,
+                post_var_name=into,
             )
             net.add_connection(f"{source.name}_{target.name}", link)
     return _watched(net, net.excitatory, net.inhibitory)
@@ -190,9 +195,7 @@ def psc_of_psp(psp: float, c: float, tau_m: float, tau_s: float) -> float:
     return psp / (tau_m * tau_s / (tau_s - tau_m) * fall / c)
 
 
-def microcircuit(
-    scale: float = 0.1, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> Network:
+def microcircuit(scale: float = 0.1, seed: int = 0, dtype: torch.dtype = torch.float64) -> Network:
     """The cortical microcircuit of Potjans & Diesmann (2014), scaled down in neurons and degrees.
 
     Below full scale weights grow by 1/√scale and a constant current replaces the mean input that
@@ -343,7 +346,9 @@ CIRCUITS: dict[str, Circuit] = {
         lambda size, seed, **options: microcircuit(size / 77_169, seed, **options),
         7717,
         "cortical microcircuit of Potjans & Diesmann",
-        dict(zip(POPULATIONS, (0.665, 3.095, 4.291, 6.975, 7.486, 7.642, 1.228, 8.049), strict=True)),
+        dict(
+            zip(POPULATIONS, (0.665, 3.095, 4.291, 6.975, 7.486, 7.642, 1.228, 8.049), strict=True)
+        ),
         "NEST at 10 % scale, 2 s, one seed",
     ),
 }

@@ -40,7 +40,12 @@ def raster(
         shown = index % every == 0
         height = math.ceil(size / every)
         axes.plot(
-            time[shown], base + index[shown] // every, ".", ms=1.0, color=f"C{number % 10}", alpha=0.8
+            time[shown],
+            base + index[shown] // every,
+            ".",
+            ms=1.0,
+            color=f"C{number % 10}",
+            alpha=0.8,
         )
         ticks.append((base + height / 2, monitor.target.name))
         base += height

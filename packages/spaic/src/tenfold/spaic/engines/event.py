@@ -18,13 +18,14 @@ from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
 from tenfold.spaic.engines.compiled import compiled
 from tenfold.spaic.engines.step import watched
+from tenfold.spaic.model.neurons import CompiledModel
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.nodes import Generator
-from tenfold.spaic.model.neurons import CompiledModel
 from tenfold.spaic.plan import GroupPlan, Plan
 
 Key = tuple[int, str]
+
 
 def refusal(plan: Plan) -> str | None:
     """Says why this engine cannot run a plan; None if it can.
@@ -128,8 +129,8 @@ class EventEngine:
 
     def __init__(self, plan: Plan, random: torch.Generator) -> None:
         self.plan = plan
-        seed = int(torch.randint(2**62, (1,), generator=random))
-        self.random = np.random.default_rng(seed)
+        # From the seed, not from the state: starting values do not depend on the engine.
+        self.random = np.random.default_rng(random.initial_seed())
         self._ready = False
 
     def refresh(self) -> None:
@@ -155,7 +156,9 @@ class EventEngine:
             group = _Group(
                 entry,
                 tuple(
-                    np.ascontiguousarray(state[key, name].reshape(-1).numpy(), dtype=self.dtype).copy()
+                    np.ascontiguousarray(
+                        state[key, name].reshape(-1).numpy(), dtype=self.dtype
+                    ).copy()
                     for name in model.states
                 ),
                 tuple(np.zeros(n, dtype=self.dtype) for _ in model.inputs),
@@ -372,7 +375,9 @@ class EventEngine:
         body = [
             *[f"    z_a_{name} = z_states[{k}]" for k, name in enumerate(model.states)],
             *[
-                f"    z_b_{name} = z_inputs[{k}]" for k, name in enumerate(model.inputs) if name in read
+                f"    z_b_{name} = z_inputs[{k}]"
+                for k, name in enumerate(model.inputs)
+                if name in read
             ],
             *_unpacked(model, read),
             "    for z_i in range(z_size):",
@@ -388,7 +393,9 @@ class EventEngine:
             "            z_found += 1",
             "    return z_found",
         ]
-        name = code.function("advance", "z_size, z_states, z_inputs, z_values, z_spikes, z_random", body)
+        name = code.function(
+            "advance", "z_size, z_states, z_inputs, z_values, z_spikes, z_random", body
+        )
         given = f"states_{number}, inputs_{number}, values_{number}, spikes_{number}[now], random"
         code.add(2, f"found = {name}({n}, {given})", f"counts_{number}[now] = found")
         for k in range(len(model.inputs)):

@@ -379,7 +379,9 @@ class _Scan(torch.autograd.Function):
     """One group over the whole time: inputs, starting states and values in, all states out."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: Kernel, fixed: dict[str, float], names: Sequence[str], *given: Tensor) -> tuple[Tensor, ...]:  # noqa: E501
+    def forward(
+        ctx: Any, kernel: Kernel, fixed: dict[str, float], names: Sequence[str], *given: Tensor
+    ) -> tuple[Tensor, ...]:
         count = len(kernel.inputs)
         inputs, starts = given[:count], given[count : count + len(kernel.states)]
         tensors = dict(zip(names, given[count + len(kernel.states) :], strict=True))
@@ -413,9 +415,7 @@ class _Scan(torch.autograd.Function):
         ]
         needs = ctx.needs_input_grad[3 + count + len(kernel.states) :]
         wanted = [name for name, need in zip(ctx.names, needs, strict=True) if need]
-        loop = kernel.function(
-            arrays, (frozenset(name for name, _ in arriving), frozenset(wanted))
-        )
+        loop = kernel.function(arrays, (frozenset(name for name, _ in arriving), frozenset(wanted)))
         carried = [np.zeros(size, dtype=kernel.dtype) for _ in kernel.states]
         into = [np.empty((steps, size), dtype=kernel.dtype) for _ in inputs]
         order = [name for name in kernel.entry.model.values if name in wanted]
@@ -488,7 +488,7 @@ class ScanEngine:
         """Makes steps; see `StepEngine.run`."""
         plan = self.plan
         for source in plan.sources:
-            source.start(count, plan.dt)
+            source.start(count, plan.dt, done)
         drawn: dict[int, list[Tensor]] = {id(source): [] for source in plan.sources}
         for k in range(count):  # in the order of the step engine, for the same random numbers
             for source in plan.sources:

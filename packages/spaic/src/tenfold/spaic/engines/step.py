@@ -99,6 +99,10 @@ class GroupStep:
         self.batch = 1
         self.functions = dict(eq.NAMESPACE)
         self.functions["uniform"], self.functions["normal"] = drawn(torch.rand), drawn(torch.randn)
+        # Of two plain numbers `where` would make a tensor of torch's default precision.
+        self.functions["where"] = lambda c, a, b: torch.where(torch.as_tensor(c), a, b).to(
+            model.dtype
+        )
         self.functions["sum"] = lambda x: x.sum(tuple(range(1, x.ndim)), keepdim=True)
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
@@ -148,7 +152,9 @@ class StepEngine:
 
     def __init__(self, plan: Plan, random: torch.Generator) -> None:
         self.plan, self.random = plan, random
-        self.steps = {key: GroupStep(entry, random, plan.device) for key, entry in plan.groups.items()}
+        self.steps = {
+            key: GroupStep(entry, random, plan.device) for key, entry in plan.groups.items()
+        }
         self.rules = [
             (learner, learner.make_rules(random)) for learner in plan.learners if learner.rule
         ]
@@ -174,7 +180,7 @@ class StepEngine:
         """
         plan = self.plan
         for source in plan.sources:
-            source.start(count, plan.dt)
+            source.start(count, plan.dt, done)
         for step in self.steps.values():
             step.batch = batch
         if fresh:
@@ -301,9 +307,7 @@ class StepEngine:
         sums[id(target), module.output_var_names[0]].append(value.reshape(expected))
 
     @torch.no_grad()
-    def _learn(
-        self, before: dict[Key, Tensor], now: dict[Key, Tensor], k: int, last: bool
-    ) -> None:
+    def _learn(self, before: dict[Key, Tensor], now: dict[Key, Tensor], k: int, last: bool) -> None:
         for learner, rules in self.rules:
             reward = None
             if rules[0].needs_reward:

@@ -118,7 +118,10 @@ def resolve(model: NeuronModel, given: Mapping[str, Any], where: str) -> dict[st
     for name, default in model.parameters.items():
         value = given.get(name, default)
         if isinstance(value, str):
-            value = eq.evaluate(eq.expression(value, where), made)
+            try:
+                value = eq.evaluate(eq.expression(value, where), made)
+            except ZeroDivisionError:
+                value = np.inf
         if not isinstance(value, torch.Tensor):
             value = np.asarray(value, dtype=np.float64)
             value = float(value) if value.ndim == 0 else value
@@ -186,9 +189,7 @@ def compile_model(
     if np.any(steps > 0):
         frozen = [name for name in model.frozen if name in states]
         first = [eq.parse(f"{name}__old = {name}")[0] for name in frozen]
-        hold = [
-            eq.parse(f"{name} = where(wait > 0, {name}__old, {name})")[0] for name in frozen
-        ]
+        hold = [eq.parse(f"{name} = where(wait > 0, {name}__old, {name})")[0] for name in frozen]
         masked = eq.parse("O = where(wait > 0, 0.0, O)\nwait = where(O > 0, wait_for, wait - 1)")
         if model.ode:  # what is held decides about the spike
             lines = [*first, *lines[:-1], *hold, lines[-1], *masked]
@@ -593,8 +594,9 @@ register(
     _glif,
     spaic=replace(
         _glif,
-        step=_glif.step.replace("where(O > 0, f1 * I1 + delta_I1, I1)", "I1 + O * (f1 * I1 + delta_I1)")
-        .replace("where(O > 0, f2 * I2 + delta_I2, I2)", "I2 + O * (f2 * I2 + delta_I2)"),
+        step=_glif.step.replace(
+            "where(O > 0, f1 * I1 + delta_I1, I1)", "I1 + O * (f1 * I1 + delta_I1)"
+        ).replace("where(O > 0, f2 * I2 + delta_I2, I2)", "I2 + O * (f2 * I2 + delta_I2)"),
     ),
 )
 

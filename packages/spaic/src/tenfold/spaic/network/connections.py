@@ -94,10 +94,7 @@ OTHERS = {"null": "null", "spike2mass": "spike2mass", "mass2spike": "mass2spike"
 LINKS = DENSE | STORED | IMAGES | OTHERS
 """link_type → its plain name."""
 
-SYNAPSES = (
-    "basic conv conv_transpose maxpool avgpool flatten batchnorm2d dropout upsample directpass "
-    "1_order_synapse 2_order_synapse alpha_synapse stp electrical delay_complex_synapse"
-).split()
+SYNAPSES = ["basic", "conv", "conv_transpose", "maxpool", "avgpool", "flatten", "batchnorm2d", "dropout", "upsample", "directpass", "1_order_synapse", "2_order_synapse", "alpha_synapse", "stp", "electrical", "delay_complex_synapse"]
 """The names of `syn_type`."""
 
 _LINK_OPTIONS: dict[str, set[str]] = {
@@ -276,7 +273,9 @@ class Connection(BaseModule):
                 f"{self!r}: in_channels={channels}, but the source has {self.pre.shape[0]}"
             )
         default = self.post.shape[0] if self.post.shape else channels
-        self.out_channels = int(option("out_channels", channels if self.kind == "pool" else default))
+        self.out_channels = int(
+            option("out_channels", channels if self.kind == "pool" else default)
+        )
         size: tuple[int, int] = self.pre.shape[1:]  # type: ignore[assignment]
         for name in self.syn_type:
             if name in ("conv", "conv_transpose"):
@@ -558,7 +557,7 @@ class Connection(BaseModule):
             return np.zeros((), dtype=np.int64)
         steps = self.delay.detach().cpu().to(torch.float64).numpy() / dt
         steps = np.floor(steps + 1e-6) if compat == "spaic" else np.rint(steps)
-        return steps.astype(np.int64)
+        return np.asarray(steps, dtype=np.int64)
 
     def start_run(self, dt: float, compat: str | None) -> None:
         """Clamps and quantises the weights and forgets what is on its way.
@@ -672,7 +671,9 @@ class Connection(BaseModule):
 
     def _weighted_once(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Weights x unless an earlier stage (a convolution, `basic`) has done so."""
-        before = self.syn_type[: self.syn_type.index("basic") + 1] if "basic" in self.syn_type else []
+        before = (
+            self.syn_type[: self.syn_type.index("basic") + 1] if "basic" in self.syn_type else []
+        )
         weighted = bool(before) or self.kind in IMAGES.values() or self.kind == "null"
         return x if weighted else self._weighted(x, random)
 
@@ -727,7 +728,9 @@ class Connection(BaseModule):
     def _weighted(self, x: Tensor, random: torch.Generator) -> Tensor:
         x = x.flatten(1)
         if self.kind == "spike2mass":
-            rate = self._decaying("rate", x.mean(1, keepdim=True), float(self.syn_kwargs.get("tau", 6.0)))
+            rate = self._decaying(
+                "rate", x.mean(1, keepdim=True), float(self.syn_kwargs.get("tau", 6.0))
+            )
             return F.linear(rate, self.weight, self.bias)  # type: ignore[arg-type]
         if self.kind == "mass2spike":
             scale = float(self.options.get("unit_conversion", 1.0)) * self._dt

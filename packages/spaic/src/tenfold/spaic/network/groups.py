@@ -48,6 +48,9 @@ class Layer(Assembly):
             tuple(int(size) for size in shape) if shape is not None else num and (int(num),)
         ) or None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # what a layer refers to is not a part of it
+
     @property
     def num(self) -> int:
         """The number of neurons or channels."""

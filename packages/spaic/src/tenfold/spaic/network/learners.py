@@ -73,7 +73,9 @@ SURROGATES: dict[str, Surrogate] = {
         Surrogate("stca", _BOX.format("alpha"), 0.5),
         Surrogate("stbp", "exp(-u * u / (2 * alpha)) / (2 * pi * alpha)", 0.5),
         Surrogate("AtanGrad", "alpha / 2 / (1 + (pi / 2 * alpha * u) * (pi / 2 * alpha * u))", 2.0),
-        Surrogate("SigmoidGrad", "alpha * sigmoid(alpha * u) * (1 - sigmoid(alpha * u))", 2.0, True),
+        Surrogate(
+            "SigmoidGrad", "alpha * sigmoid(alpha * u) * (1 - sigmoid(alpha * u))", 2.0, True
+        ),
         Surrogate("RectangleGrad", _BOX.format("alpha"), 2.0),
         Surrogate("GateGrad", _BOX.format("1 / alpha"), 2.0),
         Surrogate("QGateGrad", "relu(alpha - alpha * alpha * abs(u))", 2.0),
@@ -89,16 +91,11 @@ SURROGATES: dict[str, Surrogate] = {
 
 _OPTIMISERS = {
     name: getattr(torch.optim, name)
-    for name in (
-        "Adam AdamW SparseAdam Adamax ASGD LBFGS RMSprop Rprop SGD Adadelta Adagrad"
-    ).split()
+    for name in ["Adam", "AdamW", "SparseAdam", "Adamax", "ASGD", "LBFGS", "RMSprop", "Rprop", "SGD", "Adadelta", "Adagrad"]
 }
 _SCHEDULES = {
     name: getattr(torch.optim.lr_scheduler, name)
-    for name in (
-        "LambdaLR StepLR MultiStepLR ExponentialLR CosineAnnealingLR ReduceLROnPlateau CyclicLR "
-        "CosineAnnealingWarmRestarts"
-    ).split()
+    for name in ["LambdaLR", "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR", "ReduceLROnPlateau", "CyclicLR", "CosineAnnealingWarmRestarts"]
 }
 
 # ------------------------------------------------------------------------------------------- rules
@@ -519,9 +516,7 @@ class TripletSTDP(Rule):
         fall = o1.T @ (m.x_now * (o["A2_minus"] + o["A3_minus"] * r2))
         rise = (m.y_now * (o["A2_plus"] + o["A3_plus"] * o2)).T @ r1
         self.weight.add_(o["lr"] * (rise - fall)).clamp_(o["w_min"], o["w_max"])
-        self.traces.update(
-            r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now
-        )
+        self.traces.update(r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now)
 
 
 class InhibitorySTDP(Rule):

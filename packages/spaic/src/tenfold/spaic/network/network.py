@@ -100,6 +100,7 @@ class Network(Assembly):
             seed: The seed.
         """
         self._random.manual_seed(seed)
+        self._engine = None
 
     def enable_full_grad(self, flag: bool = True) -> None:
         """Lets gradients flow through every part.

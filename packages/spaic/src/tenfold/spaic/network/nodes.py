@@ -142,9 +142,9 @@ def _bernoulli(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable[[i
         raise InputError(f"{node!r}: a Bernoulli value is {float(x.min()):g}; expected >= 0")
     top = float(x.max()) if x.numel() else 0.0
     p = float(node.option("max_prob")) * (x / top if top > 1 else x)
-    return lambda k: torch.rand(
-        p.shape, generator=node.generator, device=p.device, dtype=p.dtype
-    ) < p
+    return lambda k: (
+        torch.rand(p.shape, generator=node.generator, device=p.device, dtype=p.dtype) < p
+    )
 
 
 def _latency(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable[[int], Tensor]:
@@ -262,12 +262,13 @@ class Encoder(Node):
 
     batch = 1
 
-    def start(self, count: int, dt: float) -> None:
+    def start(self, count: int, dt: float, done: int = 0) -> None:
         """Gets ready to emit the steps 0 .. count − 1.
 
         Args:
             count: The number of steps.
             dt: The step in ms.
+            done: The steps made before in this run; data begin anew, a generator's time does not.
         """
         if self.source is None:
             raise InputError(f"{self!r} has no data; call it with data before the run")
@@ -276,7 +277,9 @@ class Encoder(Node):
             x = x.to(device=self._device, dtype=self._dtype)
         steps = count if self.time is None else math.ceil(self.time / dt - 1e-9)
         function = self.codings[self.coding_method].function
-        self._emit = function(self, x, max(steps, count) if self.coding_method != "null" else count, dt)
+        self._emit = function(
+            self, x, max(steps, count) if self.coding_method != "null" else count, dt
+        )
 
     def emit(self, k: int) -> Tensor:
         """Gives the input of one step.
@@ -392,13 +395,13 @@ class Generator(Encoder):
         start, end = float(self.option("start_time")), float(self.option("end_time"))
         return float(start - 1e-9 <= k * dt < end - 1e-9)
 
-    def start(self, count: int, dt: float) -> None:
+    def start(self, count: int, dt: float, done: int = 0) -> None:
         """Gets ready to emit steps."""
         if self.source is None:
             raise InputError(f"{self!r} has no source; give rate= or call it with one")
         source = self.source.to(device=self._device, dtype=self._dtype)
         function = self.codings[self.coding_method].function
-        self._emit = lambda k: function(self, source, k, dt)
+        self._emit = lambda k: function(self, source, done + k, dt)
 
 
 # --------------------------------------------------------------------------------------- decoders
@@ -494,7 +497,11 @@ class Decoder(Node):
         """What was decoded from the last run."""
         if self.record is None:
             raise InputError(f"{self!r}: there has been no run to decode")
-        if self.source is not None and self.source.ndim and len(self.source) != self.record.shape[1]:
+        if (
+            self.source is not None
+            and self.source.ndim
+            and len(self.source) != self.record.shape[1]
+        ):
             raise InputError(
                 f"{self!r}: {len(self.source)} labels for a batch of {self.record.shape[1]}"
             )

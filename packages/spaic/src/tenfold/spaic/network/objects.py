@@ -72,6 +72,8 @@ class Assembly(BaseModule):
         members = self.__dict__.get("members", {})
         if name in members:
             return members[name]
+        if name.startswith("_") or "name" not in self.__dict__:  # a copy that is being made
+            raise AttributeError(name)
         raise AttributeError(f"{self} has no part {name!r}; parts: {', '.join(members) or 'none'}")
 
     def __delattr__(self, name: str) -> None:
@@ -135,7 +137,9 @@ class Assembly(BaseModule):
         """
         part = asb if asb is not None else self.members.get(name or "")
         if not isinstance(part, Assembly):
-            raise InputError(f"{self} has no assembly {name or asb}; parts: {', '.join(self.members)}")
+            raise InputError(
+                f"{self} has no assembly {name or asb}; parts: {', '.join(self.members)}"
+            )
         inside = set(map(id, part.walk()))
         self._remove(part)
         top = self.top
