@@ -42,8 +42,8 @@ def two_layers(model, engine, strategy, **options):
         source = Encoder(num=5, coding_method="null")
         hidden = NeuronGroup(6, model=model, **options)
         output = NeuronGroup(4, model=model, **options)
-        first = Connection(source, hidden, weight=random.normal(0.4, 0.5, (6, 5)))
-        second = Connection(
+        Connection(source, hidden, weight=random.normal(0.4, 0.5, (6, 5)))
+        Connection(
             hidden, output, weight=random.normal(0.4, 0.5, (4, 6)), bias=random.normal(size=4) * 0.1
         )
         record = Decoder(dec_target=output, num=4, coding_method="null")
@@ -85,8 +85,8 @@ def test_the_scan_engine_says_why_it_cannot():
     with Network() as net:
         cell = NeuronGroup(3)
         Connection(cell, cell)
+    net.build(engine="scan")
     with pytest.raises(InputError, match="'scan' cannot run this network: it has a loop"):
-        net.build(engine="scan")
         net.run(1.0)
 
 

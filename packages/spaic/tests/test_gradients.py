@@ -1,6 +1,7 @@
 """Surrogate gradients against an autograd loop written out here, and the learning rules."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ STEPS, BATCH, SIZES = 25, 4, (6, 5, 3)
 
 def weights(seed=0, scale=0.6):
     random = np.random.default_rng(seed)
-    return [random.normal(0.15, scale, (n, m)) for m, n in zip(SIZES, SIZES[1:], strict=False)]
+    return [random.normal(0.15, scale, (n, m)) for m, n in pairwise(SIZES)]
 
 
 def data(seed=1):
@@ -148,7 +149,7 @@ def learned(algorithm, reward=None, **options):
         link = Connection(pre, post, weight=start, post_var_name="unheard")
         learner = Learner(trainable=[link], algorithm=algorithm, **options)
         if reward is not None:
-            signal = Reward(dec_target=post, num=3, coding_method="environment_reward")
+            Reward(dec_target=post, num=3, coding_method="environment_reward", name="signal")
     if reward is not None:
         net.signal(np.asarray(reward, dtype=float))
     net.build(strategy=1)

@@ -261,7 +261,7 @@ def test_a_delay_can_be_learned():
     assert link.delay.grad.item() == pytest.approx(10, rel=1e-4)  # a later spike feeds step 3
 
 
-@pytest.mark.parametrize("time, steps", [(6 * 0.1, 6), (1.0, 10), (0.05, 1), (25.5, 255)])
+@pytest.mark.parametrize(("time", "steps"), [(6 * 0.1, 6), (1.0, 10), (0.05, 1), (25.5, 255)])
 def test_a_time_is_a_whole_number_of_steps(time, steps):
     assert Network().steps(time) == steps
 

@@ -29,7 +29,30 @@ from torch import Tensor
 from tenfold.shared.errors import InputError, did_you_mean
 
 FUNCTIONS = frozenset(
-    ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "abs", "sin", "cos", "floor", "round", "exprel", "spike", "detach", "where", "maximum", "minimum", "clip", "uniform", "normal", "sum", "batch_sum"]
+    [
+        "exp",
+        "log",
+        "sqrt",
+        "tanh",
+        "sigmoid",
+        "relu",
+        "abs",
+        "sin",
+        "cos",
+        "floor",
+        "round",
+        "exprel",
+        "spike",
+        "detach",
+        "where",
+        "maximum",
+        "minimum",
+        "clip",
+        "uniform",
+        "normal",
+        "sum",
+        "batch_sum",
+    ]
 )
 """What may be called: `exprel(x)` is (e^x − 1)/x; `uniform()`, `normal()` draw a number for each
 neuron; `sum(x)` adds over the group, `batch_sum(x)` over the batch."""
@@ -294,7 +317,7 @@ def _exact(
     inline: dict[str, ast.expr] = {}
     for line in others:
         inline[line.name] = renamed(line.value, inline)
-    fixed = constants | {"dt": dt}
+    fixed = {**constants, "dt": dt}
     entries: dict[tuple[int, int], np.ndarray] = {}
     rest: list[ast.expr | None] = []
     for i, x in enumerate(state):

@@ -90,7 +90,7 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
         plain = con.kind in ("full", "sparse", "one_to_one") and con.syn_type == ["basic"]
         if not plain or con.delay is not None or con.post_var_name != "Isyn":
             raise InputError(f"{con!r}: NIR export takes full links without delays")
-        weight = con.weight.detach().cpu().numpy()  # type: ignore[union-attr]
+        weight = con.weight.detach().cpu().numpy()
         if con.bias is not None:
             nodes[str(con.name)] = nir.Affine(weight=weight, bias=con.bias.detach().cpu().numpy())
         else:
@@ -111,7 +111,7 @@ def _group_to_nir(nir: Any, net: Network, group: NeuronGroup, seconds: float) ->
 
     model = group.definition(net.compat)
     values = resolve(model, group.model_parameters, f"{group!r}")
-    shape = group.shape
+    shape = group.size
 
     def full(value: Any) -> np.ndarray:
         return np.broadcast_to(np.asarray(value, dtype=np.float64), shape).copy()
@@ -238,8 +238,10 @@ def _group_from_nir(
         beta = np.exp(-seconds / flat(tau)) if how == "exponential" else 1 - seconds / flat(tau)
         return beta, 1 - beta
 
+    options: dict[str, Any]
     if kind == "IF":
-        size, options = flat(node.r).size, {"beta": 1.0, "gain": flat(node.r) * seconds}
+        size = flat(node.r).size
+        options = {"beta": 1.0, "gain": flat(node.r) * seconds}
     else:
         tau = node.tau_mem if kind == "CubaLIF" else node.tau
         size = flat(tau).size

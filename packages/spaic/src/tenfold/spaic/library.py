@@ -49,7 +49,7 @@ def cuba(size: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float64) ->
     net = Network("cuba", dtype=dtype)
     net.set_random_seed(seed)
     rest = {"V": ("uniform", -60.0, -50.0)}
-    options = {"refractory": 5.0, "refractory_from": "spike", "initial": rest}
+    options: dict[str, Any] = {"refractory": 5.0, "refractory_from": "spike", "initial": rest}
     net.excitatory = NeuronGroup(n_e, model="cuba", **options)
     net.inhibitory = NeuronGroup(n_i, model="cuba", **options)
     p = 0.02 * 4000 / size
@@ -88,7 +88,11 @@ def cobahh(size: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float64) 
             "ge": (1.5 * random.standard_normal(n) + 4) * 10,
             "gi": (12 * random.standard_normal(n) + 20) * 10,
         }
-        options = {"refractory": 3.0, "refractory_from": "spike", "initial": initial}
+        options: dict[str, Any] = {
+            "refractory": 3.0,
+            "refractory_from": "spike",
+            "initial": initial,
+        }
         return NeuronGroup(n, model="cobahh", **options)
 
     net.excitatory, net.inhibitory = group(n_e), group(n_i)
@@ -129,7 +133,7 @@ def brunel(
     c_e, c_i = max(1, round(epsilon * n_e)), max(1, round(epsilon * n_i))
     j = 0.1 * 1000 / c_e
     rate = eta * threshold / (j * tau)  # of all external sources of a neuron together, in kHz
-    options = {
+    options: dict[str, Any] = {
         "model": "iaf_psc_delta",
         "tau_m": tau,
         "EL": 0.0,

@@ -81,7 +81,7 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
             raise InputError(f"{source}: cannot be read as safetensors ({error})") from error
     given = {_without_net(name): value for name, value in source.items()}
     net.prepare()
-    wanted: dict[str, Tensor] = {n: p for n, p in net.named_parameters().items()}
+    wanted: dict[str, Tensor] = dict(net.named_parameters())
     for part in net.walk():
         if isinstance(part, Module):
             wanted |= {f"{part.id}:{k}": v for k, v in part.torch_module.state_dict().items()}
@@ -320,9 +320,10 @@ def network_from_dict(made: Mapping[str, Any]) -> Network:
         if kind == "NeuronGroup":
             model = entry["model"]
             if not isinstance(model, str):
-                model = NeuronModel(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
-                )
+                fields: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in model.items()
+                }
+                model = NeuronModel(**fields)
             initial = {
                 k: tuple(v) if isinstance(v, list) and v[:1] == ["uniform"] else v
                 for k, v in entry["initial"].items()

@@ -1,8 +1,9 @@
 """Training of spiking classifiers with surrogate gradients: one plain loop."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -96,7 +97,9 @@ def classifier(config: TrainConfig, inputs: int, classes: int, timed: bool = Fal
         last = number == len(sizes) - 1
         name = "output" if last else f"layer{number + 1}"
         kind = "li" if last and config.readout == "li" else config.model
-        options = {"tau_m": config.tau_m} if kind in ("lif", "li", "clif", "lifm") else {}
+        options: dict[str, Any] = (
+            {"tau_m": config.tau_m} if kind in ("lif", "li", "clif", "lifm") else {}
+        )
         group = NeuronGroup(size, model=kind, **options)
         net.add_assembly(name, group)
         bound = (6 / (before.num + size)) ** 0.5
@@ -106,10 +109,10 @@ def classifier(config: TrainConfig, inputs: int, classes: int, timed: bool = Fal
         before = group
     coding = "spike_rate" if config.readout == "li" else "spike_counts"
     net.result = Decoder(dec_target=before, num=classes, coding_method=coding)
-    options = {} if config.alpha is None else {"alpha": config.alpha}
+    chosen: dict[str, Any] = {} if config.alpha is None else {"alpha": config.alpha}
     if config.algorithm == "sbp":
-        options["surrogate_func"] = config.surrogate
-    net.learner = Learner(trainable=net, algorithm=config.algorithm, **options)
+        chosen["surrogate_func"] = config.surrogate
+    net.learner = Learner(trainable=net, algorithm=config.algorithm, **chosen)
     net.build(strategy=config.strategy, engine=config.engine)
     return net
 
@@ -193,7 +196,7 @@ def train(
                 optimiser.step()
                 total, seen = total + float(loss.detach()) * len(mine), seen + len(mine)
             net.warn_if_silent()
-            row = {"epoch": epoch, "loss": total / seen}
+            row: dict[str, Any] = {"epoch": epoch, "loss": total / seen}
             history.append(row)
             if run is not None:
                 run.log(**row)
@@ -202,13 +205,11 @@ def train(
             if on_epoch is not None:
                 on_epoch(row)
             bar.update(loss=row["loss"])
-    outputs = predict(config, module, split.x_test)
+    outputs = predict(config, cast(NetworkModule, module), split.x_test)
     return Trained(net, accuracy(outputs, torch.from_numpy(split.y_test)), history, outputs, split)
 
 
 def _cosine(share: float) -> float:
-    import math
-
     return math.cos(math.pi * share)
 
 

@@ -21,7 +21,7 @@ from tenfold.spaic.engines.step import watched
 from tenfold.spaic.model.neurons import CompiledModel
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
-from tenfold.spaic.network.nodes import Generator
+from tenfold.spaic.network.nodes import Encoder, Generator
 from tenfold.spaic.plan import GroupPlan, Plan
 
 Key = tuple[int, str]
@@ -68,7 +68,9 @@ def refusal(plan: Plan) -> str | None:
         if eq.calls(program) & eq.ACROSS:
             return f"{entry.group!r} sums over its neurons"
         spikes = [line.value for line in program if line.name == "O"]
-        if not all(isinstance(v, ast.Call) and v.func.id in ("spike", "where") for v in spikes):
+        if not all(
+            isinstance(v, ast.Call) and ast.unparse(v.func) in ("spike", "where") for v in spikes
+        ):
             return f"what {entry.group!r} emits is not spikes"
     return None
 
@@ -219,9 +221,9 @@ class EventEngine:
     def _number(self, part: Any) -> int:
         return list(self.plan.groups).index(id(part))
 
-    def _write_source(self, code: _Code, number: int, source: Generator) -> None:
+    def _write_source(self, code: _Code, number: int, source: Encoder) -> None:
         plan, n = self.plan, source.num
-        value = source.source.reshape(-1).numpy()  # type: ignore[union-attr]
+        value = source.source.reshape(-1).numpy()
         rate = code.argument(f"rate_{number}", np.ascontiguousarray(value, dtype=np.float64))
         out = code.argument(f"out_{number}", np.zeros((2, n), dtype=self.dtype))
         first, last = float(source.option("start_time")), float(source.option("end_time"))
@@ -302,16 +304,16 @@ class EventEngine:
         ring = np.zeros((int(steps.max()) + 1, places), dtype=self.dtype)
         code.argument(f"{when}_ring", ring)
         code.add(2, f"if t >= {base}:", f"    past = (t - {base}) % {self.slots}")
-        for key, offset in sources.items():
-            number = list(self.plan.groups).index(key)
-            size = self.plan.groups[key].group.num
+        for pre_id, offset in sources.items():
+            number = list(self.plan.groups).index(pre_id)
+            size = self.plan.groups[pre_id].group.num
             code.argument(f"{when}_start_{number}", start[offset : offset + size + 1].copy())
             seen = f"spikes_{number}[past], counts_{number}[past], {when}_start_{number}"
             rest = f"{when}_post, {when}_weight, {when}_lag, {when}_ring"
             code.add(3, f"deliver_later({seen}, {rest}, t)")
         code.add(2, f"row = t % {len(ring)}")
-        for (key, name), offset in targets.items():
-            group = self.plan.groups[key].group
+        for (post_id, name), offset in targets.items():
+            group = self.plan.groups[post_id].group
             code.add(2, f"collect({when}_ring[row], {offset}, {self._into(group, name)})")
 
     def _into(self, group: Any, name: str) -> str:
@@ -465,9 +467,9 @@ class EventEngine:
         for number, entry in watchers:
             who = np.concatenate([part[0] for part in found[number]] or [np.zeros(0, np.int64)])
             when = np.concatenate([part[1] for part in found[number]] or [np.zeros(0, np.int32)])
-            for monitor in plan.monitors:
-                if isinstance(monitor, SpikeMonitor) and monitor.target is entry.group:
-                    monitor.take_events(who, (when + 1) * plan.dt, entry.group.num, ends)
+            for watch in plan.monitors:
+                if isinstance(watch, SpikeMonitor) and watch.target is entry.group:
+                    watch.take_events(who, (when + 1) * plan.dt, entry.group.num, ends)
 
     def _sampling(self, monitors: list[StateMonitor]) -> int:
         """The steps between two looks at the states; 0 if nobody looks."""
@@ -479,7 +481,7 @@ class EventEngine:
     def _copy_back(self, state: dict[Key, Tensor]) -> None:
         for key, group in self.groups.items():
             model = group.entry.model
-            shape = (1, *group.entry.group.shape)  # type: ignore[misc]
+            shape = (1, *group.entry.group.size)
             for name, array in zip(model.states, group.states, strict=True):
                 state[key, name] = torch.from_numpy(array.copy()).reshape(shape)
 

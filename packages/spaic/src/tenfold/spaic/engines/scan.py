@@ -82,7 +82,7 @@ def refusal(plan: Plan) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------- elementary operations, reversed
+# ----------------------------------------------------------------- elementary operations, reversed
 
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _TEST = {ast.Gt: ">", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Eq: "=="}
@@ -489,14 +489,17 @@ class ScanEngine:
         plan = self.plan
         for source in plan.sources:
             source.start(count, plan.dt, done)
-        drawn: dict[int, list[Tensor]] = {id(source): [] for source in plan.sources}
-        for k in range(count):  # in the order of the step engine, for the same random numbers
-            for source in plan.sources:
+        made = {id(source): source.whole(count) for source in plan.sources}
+        drawing = [source for source in plan.sources if made[id(source)] is None]
+        drawn: dict[int, list[Tensor]] = {id(source): [] for source in drawing}
+        for k in range(count if drawing else 0):  # in the step engine's order: equal numbers
+            for source in drawing:
                 drawn[id(source)].append(source.emit(k))
         whole: dict[Key, Tensor] = {}  # [steps, batch, *shape]
         for source in plan.sources:
-            made = torch.stack(drawn[id(source)])
-            whole[id(source), "O"] = made.expand(count, batch, *made.shape[2:])
+            value = made[id(source)]
+            value = torch.stack(drawn[id(source)]) if value is None else value
+            whole[id(source), "O"] = value.expand(count, batch, *value.shape[2:])
         with torch.set_grad_enabled(plan.gradients and torch.is_grad_enabled()):
             sums: dict[Key, Tensor] = {}
             for part in self.order:
@@ -522,7 +525,7 @@ class ScanEngine:
             x = torch.cat([state[key][None].to(x.dtype), x[:-1]])
         steps, batch = x.shape[:2]
         made = con.deliver(x.reshape(steps * batch, *x.shape[2:]), self.random)
-        return made.reshape(steps, batch, *con.post.shape)  # type: ignore[misc]
+        return made.reshape(steps, batch, *con.post.size)
 
     def _advance(
         self,
@@ -535,7 +538,7 @@ class ScanEngine:
     ) -> None:
         kernel, key = self.kernels[id(group)], id(group)
         model = kernel.entry.model
-        shape = (count, batch, *group.shape)  # type: ignore[misc]
+        shape = (count, batch, *group.size)
         inputs = [
             sums[key, name].to(model.dtype)
             if (key, name) in sums

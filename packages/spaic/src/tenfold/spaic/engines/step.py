@@ -24,7 +24,7 @@ def group_values(entry: GroupPlan, device: torch.device) -> dict[str, Any]:
         entry: The group.
         device: The device.
     """
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in entry.model.values.items():
         if not isinstance(value, Tensor):
             if not hasattr(value, "ndim") or value.ndim == 0:
@@ -32,7 +32,7 @@ def group_values(entry: GroupPlan, device: torch.device) -> dict[str, Any]:
                 continue
             value = torch.as_tensor(value)
         value = value.to(device=device, dtype=entry.model.dtype)
-        made[name] = value.reshape(entry.group.shape) if value.numel() > 1 else value.reshape(())
+        made[name] = value.reshape(entry.group.size) if value.numel() > 1 else value.reshape(())
     return made
 
 
@@ -50,7 +50,7 @@ def initial_state(
     Returns:
         State → [batch, *shape].
     """
-    shape = (batch, *entry.group.shape)  # type: ignore[misc]
+    shape = (batch, *entry.group.size)
     made = {}
     for name in entry.model.states:
         start = entry.model.initial[name]
@@ -64,7 +64,7 @@ def initial_state(
                 f"{entry.group!r}: initial {name} has {value.numel()} values; expected 1 or "
                 f"{entry.group.num}"
             )
-        value = value.reshape(entry.group.shape) if value.numel() > 1 else value.reshape(())
+        value = value.reshape(entry.group.size) if value.numel() > 1 else value.reshape(())
         made[name] = value.expand(shape).clone()
     return made
 
@@ -89,7 +89,7 @@ class GroupStep:
             if model.reset
             else None
         )
-        shape = entry.group.shape
+        shape = entry.group.size
 
         def drawn(draw: Any) -> Any:
             return lambda: draw(
@@ -215,7 +215,7 @@ class StepEngine:
                 entry = plan.groups.get(id(source.dec_target))
                 if entry is not None:
                     name = "Isyn" if source.coding_var_name == "O" else source.coding_var_name
-                    given = fresh[id(source), "O"].reshape(batch, *entry.group.shape)  # type: ignore[misc]
+                    given = fresh[id(source), "O"].reshape(batch, *entry.group.size)
                     if name in entry.model.inputs:
                         sums[id(entry.group), name].append(given)
                     else:
@@ -234,11 +234,11 @@ class StepEngine:
             late[id(con.post), con.post_var_name].append(value)
         for key, values in late.items():
             fresh[key] = fresh[key] + torch.stack(values).sum(0).to(fresh[key].dtype)
-        for key, step in self.steps.items():
+        for group_id, step in self.steps.items():
             if step.reset is not None:
-                found = {name: fresh[key, name] for name in step.entry.model.states}
+                found = {name: fresh[group_id, name] for name in step.entry.model.states}
                 for name, value in step.finish(found).items():
-                    fresh[key, name] = value
+                    fresh[group_id, name] = value
         state.update(fresh)
 
     def _advance(
@@ -255,7 +255,7 @@ class StepEngine:
             values = sums.get((id(group), name), [])
             if not values:
                 zero = torch.zeros((), dtype=model.dtype, device=self.plan.device)
-                inputs[name] = zero.expand(batch, *group.shape)  # type: ignore[misc]
+                inputs[name] = zero.expand(batch, *group.size)
             else:
                 total = values[0]
                 for value in values[1:]:
@@ -265,7 +265,7 @@ class StepEngine:
         made = step.advance(found, inputs)
         for name, value in made.items():
             fresh[id(group), name] = value
-        group.last_state = made  # type: ignore[attr-defined]
+        group.last_state = made
 
     def _read(
         self, layer: Any, name: str, state: dict[Key, Tensor], fresh: dict[Key, Tensor]
@@ -282,7 +282,7 @@ class StepEngine:
             into = pre @ w.T - post * w.sum(1)
             back = post @ w - pre * w.sum(0)
             return [
-                (layer, con.post_var_name, value.reshape(len(value), *layer.shape))  # type: ignore[misc]
+                (layer, con.post_var_name, value.reshape(len(value), *layer.size))
                 for layer, value in ((con.post, into), (con.pre, back))
             ]
         value = con.deliver(self._read(con.pre, con.pre_var_name, state, fresh), self.random)
@@ -301,7 +301,7 @@ class StepEngine:
         ]
         value = module.torch_module(*found)
         (target,) = module.output_targets
-        expected = (len(value), *target.shape)
+        expected = (len(value), *target.size)
         if value.shape.numel() != torch.Size(expected).numel():
             raise InputError(f"{module!r} gives {tuple(value.shape)}; {target!r} has {expected}")
         sums[id(target), module.output_var_names[0]].append(value.reshape(expected))

@@ -94,7 +94,24 @@ OTHERS = {"null": "null", "spike2mass": "spike2mass", "mass2spike": "mass2spike"
 LINKS = DENSE | STORED | IMAGES | OTHERS
 """link_type → its plain name."""
 
-SYNAPSES = ["basic", "conv", "conv_transpose", "maxpool", "avgpool", "flatten", "batchnorm2d", "dropout", "upsample", "directpass", "1_order_synapse", "2_order_synapse", "alpha_synapse", "stp", "electrical", "delay_complex_synapse"]
+SYNAPSES = [
+    "basic",
+    "conv",
+    "conv_transpose",
+    "maxpool",
+    "avgpool",
+    "flatten",
+    "batchnorm2d",
+    "dropout",
+    "upsample",
+    "directpass",
+    "1_order_synapse",
+    "2_order_synapse",
+    "alpha_synapse",
+    "stp",
+    "electrical",
+    "delay_complex_synapse",
+]
 """The names of `syn_type`."""
 
 _LINK_OPTIONS: dict[str, set[str]] = {
@@ -276,7 +293,7 @@ class Connection(BaseModule):
         self.out_channels = int(
             option("out_channels", channels if self.kind == "pool" else default)
         )
-        size: tuple[int, int] = self.pre.shape[1:]  # type: ignore[assignment]
+        size: tuple[int, int] = self.pre.shape[1:]
         for name in self.syn_type:
             if name in ("conv", "conv_transpose"):
                 k, s, p, d = (
@@ -525,7 +542,7 @@ class Connection(BaseModule):
         return self.options[key]
 
     def _draw_delays(self, generator: torch.Generator) -> Tensor:
-        shape = tuple(self.weight.shape) if self.weight is not None else (1,)  # type: ignore[union-attr]
+        shape = tuple(self.weight.shape) if self.weight is not None else (1,)
         if self.given_delay is not None:
             value = self.given_delay
             single = np.ndim(value) == 0 and not self.train_delay
@@ -602,7 +619,7 @@ class Connection(BaseModule):
         """
         for name in self.syn_type:
             x = self._apply(name, x, random)
-        return x.reshape(len(x), *self.post.shape) if self.post.shape else x  # type: ignore[misc]
+        return x.reshape(len(x), *self.post.size) if self.post.shape else x
 
     def _apply(self, name: str, x: Tensor, random: torch.Generator) -> Tensor:
         option, get = self.options.get, self.syn_kwargs.get
@@ -640,7 +657,7 @@ class Connection(BaseModule):
         if name == "batchnorm2d":
             module = self.modules["batchnorm2d"]
             module.train(self.training)
-            return module(x)  # type: ignore[no-any-return]
+            return module(x)
         if name == "dropout":
             p = float(get("p", 0.5))
             if not self.training or p == 0:
@@ -700,16 +717,17 @@ class Connection(BaseModule):
     def _rotating(self, x: Tensor) -> Tensor:
         """Delay by rotation of a complex slot, then a rotating and decaying current (section 6)."""
         get, dt = self.syn_kwargs.get, self._dt
+        assert self.weight is not None
         tau, k = float(get("tau", 10.0)), float(get("rot_k", 6.0))
         longest = float(get("max_delay", self.max_delay or 5.0))
         turn = max(longest, k * tau)
         state, weight = self._state, self.weight
         if "slots" not in state:
             complex_type = torch.complex128 if x.dtype == torch.float64 else torch.complex64
-            shape = (len(x), *weight.shape)  # type: ignore[union-attr]
+            shape = (len(x), *weight.shape)
             state["slots"] = torch.zeros(shape, dtype=complex_type, device=x.device)
             state["current"] = torch.zeros(shape[:2], dtype=complex_type, device=x.device)
-            delay = self.delay if self.delay is not None else torch.zeros_like(weight)  # type: ignore[arg-type]
+            delay = self.delay if self.delay is not None else torch.zeros_like(weight)
             angle = delay.detach() * math.pi / turn
             state["start"] = 1j / tau * torch.polar(torch.ones_like(angle), angle)
             # On time is on time: rounding must not make a slot a step late.
@@ -736,7 +754,7 @@ class Connection(BaseModule):
             scale = float(self.options.get("unit_conversion", 1.0)) * self._dt
             drawn = torch.rand((len(x), *self.weight.shape), generator=random, device=x.device)  # type: ignore[union-attr]
             hit = (drawn < x[:, None, :] * scale).to(x.dtype)
-            return (hit * self.weight).sum(-1)  # type: ignore[no-any-return]
+            return (hit * self.weight).sum(-1)  # type: ignore[operator]
         if self.stored_sparse:
             return self._scattered(x)
         weight = self.weight if self.mask is None else self.weight * self.mask  # type: ignore[operator]
@@ -754,17 +772,17 @@ class Connection(BaseModule):
     def _lags(self) -> int:
         if "lags" not in self._state:
             largest = float(self.delay.detach().max()) / self._dt  # type: ignore[union-attr]
-            self._state["lags"] = int(math.ceil(largest - 1e-6)) + 1 + int(self.train_delay)
+            self._state["lags"] = math.ceil(largest - 1e-6) + 1 + int(self.train_delay)
         return int(self._state["lags"])
 
     def _lagged(self, weight: Tensor) -> Tensor:
         """The weights of all lags side by side: [post, lags * pre]."""
         version = (id(weight), weight._version)
         if not self.train_delay and self._state.get("version") == version and self.mask is None:
-            return self._state["kernel"]  # type: ignore[no-any-return]
-        steps: Tensor
+            return self._state["kernel"]
         if self.train_delay:
-            steps = (self.delay / self._dt).clamp(0, self._lags() - 1)  # type: ignore[operator]
+            assert self.delay is not None
+            steps: Tensor = torch.clamp(self.delay / self._dt, 0, self._lags() - 1)
         else:
             steps = torch.from_numpy(self.delay_steps(self._dt, self._compat)).to(weight)
         lag = torch.arange(self._lags(), device=weight.device, dtype=weight.dtype)[:, None, None]
@@ -786,7 +804,9 @@ class Connection(BaseModule):
             history = self._history(x).reshape(len(x), self._lags(), -1)
             values = history[:, self._state["steps"], self.pre_index]
         made = torch.zeros(len(x), self.post.num, dtype=x.dtype, device=x.device)
-        made = made.index_add(1, self.post_index.to(x.device), values * self.weight)  # type: ignore[union-attr]
+        assert self.post_index is not None
+        assert self.weight is not None
+        made = made.index_add(1, self.post_index.to(x.device), values * self.weight)
         return made if self.bias is None else made + self.bias
 
 

@@ -52,11 +52,16 @@ class Layer(Assembly):
         object.__setattr__(self, name, value)  # what a layer refers to is not a part of it
 
     @property
-    def num(self) -> int:
-        """The number of neurons or channels."""
+    def size(self) -> tuple[int, ...]:
+        """The shape, which must be known by now."""
         if self.shape is None:
             raise InputError(f"{self!r} has no size yet; give num or shape")
-        return math.prod(self.shape)
+        return self.shape
+
+    @property
+    def num(self) -> int:
+        """The number of neurons or channels."""
+        return math.prod(self.size)
 
 
 class NeuronGroup(Layer):

@@ -1,9 +1,9 @@
 """Learners: surrogate gradients, and rules that change weights from spikes (section 10)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Surrogate:
         Args:
             u: v − v_th.
         """
-        return _Spike.apply(u, self)  # type: ignore[no-any-return]
+        return _Spike.apply(u, self)
 
 
 class _Spike(torch.autograd.Function):
@@ -72,30 +72,49 @@ SURROGATES: dict[str, Surrogate] = {
     for made in (
         Surrogate("stca", _BOX.format("alpha"), 0.5),
         Surrogate("stbp", "exp(-u * u / (2 * alpha)) / (2 * pi * alpha)", 0.5),
-        Surrogate("AtanGrad", "alpha / 2 / (1 + (pi / 2 * alpha * u) * (pi / 2 * alpha * u))", 2.0),
-        Surrogate(
-            "SigmoidGrad", "alpha * sigmoid(alpha * u) * (1 - sigmoid(alpha * u))", 2.0, True
-        ),
+        Surrogate("AtanGrad", "alpha / 2 / (1 + (pi / 2 * alpha * u) ** 2)", 2.0),
+        Surrogate("SigmoidGrad", "alpha * sigmoid(alpha * u) * sigmoid(-alpha * u)", 2.0, True),
         Surrogate("RectangleGrad", _BOX.format("alpha"), 2.0),
         Surrogate("GateGrad", _BOX.format("1 / alpha"), 2.0),
         Surrogate("QGateGrad", "relu(alpha - alpha * alpha * abs(u))", 2.0),
         Surrogate("ReLUGrad", "where(u > 0, alpha, 0.0)", 2.0, True),
         Surrogate("StraightThrough", "1.0 + 0.0 * u", 1.0),
-        Surrogate("FastSigmoid", "1 / ((1 + alpha * abs(u)) * (1 + alpha * abs(u)))", 25.0),
+        Surrogate("FastSigmoid", "1 / (1 + alpha * abs(u)) ** 2", 25.0),
         Surrogate("Triangle", "relu(1 - abs(u) / alpha) / alpha", 1.0),
         Surrogate("Gaussian", "exp(-u * u / (2 * alpha * alpha)) / (alpha * sqrt(2 * pi))", 0.5),
         Surrogate("PiecewiseExponential", "alpha / 2 * exp(-alpha * abs(u))", 2.0),
     )
 }
-"""Name → surrogate. The first two are learners of their own; the rest are `surrogate_func` of sbp."""
+"""Name → surrogate; stca and stbp are learners of their own, the rest go into sbp."""
 
 _OPTIMISERS = {
     name: getattr(torch.optim, name)
-    for name in ["Adam", "AdamW", "SparseAdam", "Adamax", "ASGD", "LBFGS", "RMSprop", "Rprop", "SGD", "Adadelta", "Adagrad"]
+    for name in [
+        "Adam",
+        "AdamW",
+        "SparseAdam",
+        "Adamax",
+        "ASGD",
+        "LBFGS",
+        "RMSprop",
+        "Rprop",
+        "SGD",
+        "Adadelta",
+        "Adagrad",
+    ]
 }
 _SCHEDULES = {
     name: getattr(torch.optim.lr_scheduler, name)
-    for name in ["LambdaLR", "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR", "ReduceLROnPlateau", "CyclicLR", "CosineAnnealingWarmRestarts"]
+    for name in [
+        "LambdaLR",
+        "StepLR",
+        "MultiStepLR",
+        "ExponentialLR",
+        "CosineAnnealingLR",
+        "ReduceLROnPlateau",
+        "CyclicLR",
+        "CosineAnnealingWarmRestarts",
+    ]
 }
 
 # ------------------------------------------------------------------------------------------- rules
@@ -136,7 +155,7 @@ class Rule:
         options: Parameter → value.
     """
 
-    options: Mapping[str, Any] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
     needs_reward = False
     needs_target = False
     image = False
@@ -187,7 +206,7 @@ class Rule:
 class NearestOnlineSTDP(Rule):
     """Nearest-neighbour traces; rows are scaled to a fixed sum at every step (section 10.2)."""
 
-    options = {
+    options: ClassVar[Mapping[str, Any]] = {
         "Apost": 1e-2,
         "Apre": 1e-4,
         "pre_decay": math.exp(-1 / 20),
@@ -248,7 +267,7 @@ class IntegerSTDP(Rule):
     `pre_sign` chooses.
     """
 
-    options = {"pre_sign": 1.0, "max_threshold": 4915.0}
+    options: ClassVar[Mapping[str, Any]] = {"pre_sign": 1.0, "max_threshold": 4915.0}
     pre_sign: float
     max_threshold: float
 
@@ -280,7 +299,13 @@ class IntegerSTDP(Rule):
 class ImageSTDP(Rule):
     """Nearest-neighbour STDP on the patches of a convolution (section 10.2, conv2d_stdp)."""
 
-    options = {"lr": 0.1, "tau_plus": 20.0, "tau_minus": 20.0, "A_plus": 1.0, "A_minus": -1.0}
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 0.1,
+        "tau_plus": 20.0,
+        "tau_minus": 20.0,
+        "A_plus": 1.0,
+        "A_minus": -1.0,
+    }
     image = True
     lr: float
     tau_plus: float
@@ -333,7 +358,13 @@ class RSTDP(Rule):
     """Reward-modulated STDP (Florian 2007): W += lr R ζ, ζ = yᵀP₊ + P₋ᵀx of the step before."""
 
     needs_reward = True
-    options = {"lr": 0.1, "tau_plus": 20.0, "tau_minus": 20.0, "A_plus": 1.0, "A_minus": -1.0}
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 0.1,
+        "tau_plus": 20.0,
+        "tau_minus": 20.0,
+        "A_plus": 1.0,
+        "A_minus": -1.0,
+    }
     lr: float
     tau_plus: float
     tau_minus: float
@@ -367,7 +398,7 @@ class RSTDP(Rule):
 class RSTDPET(RSTDP):
     """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z."""
 
-    options = {**RSTDP.options, "tau_e": 25.0, "tau_z": 25.0}
+    options: ClassVar[Mapping[str, Any]] = {**RSTDP.options, "tau_e": 25.0, "tau_z": 25.0}
     tau_e: float
     tau_z: float
 
@@ -386,7 +417,7 @@ class SwitchRSTDP(NearestOnlineSTDP):
     """Nearest-neighbour STDP whose signs the reward chooses; clamped to [0, 0.1]."""
 
     needs_reward = True
-    options = {
+    options: ClassVar[Mapping[str, Any]] = {
         **NearestOnlineSTDP.options,
         "Apost": 5e-3,
         "Apre": 4e-3,
@@ -404,7 +435,7 @@ class FeedbackRSTDP(Rule):
     """Reward fed back through fixed random weights (bp_rstdp, and with `tau_et` bp_rstdpet)."""
 
     needs_reward = True
-    options = {
+    options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.1,
         "hs_r": 0.01,
         "tau_pre": 5.0,
@@ -452,7 +483,7 @@ class PairSTDP(Rule):
     `stdp_synapse`): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with the latest spike.
     """
 
-    options = {
+    options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.01,
         "alpha": 1.0,
         "mu_plus": 1.0,
@@ -492,7 +523,7 @@ class TripletSTDP(Rule):
     spike. The defaults are the paper's fit to visual cortex, times `lr`.
     """
 
-    options = {
+    options: ClassVar[Mapping[str, Any]] = {
         "lr": 1.0,
         "A2_plus": 5e-10,
         "A3_plus": 6.2e-3,
@@ -526,7 +557,13 @@ class InhibitorySTDP(Rule):
     Weights are magnitudes times `sign`.
     """
 
-    options = {"lr": 1e-3, "tau": 20.0, "rate": 0.005, "w_max": 1.0, "sign": -1.0}
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-3,
+        "tau": 20.0,
+        "rate": 0.005,
+        "w_max": 1.0,
+        "sign": -1.0,
+    }
     lr: float
     tau: float
     rate: float
@@ -547,7 +584,7 @@ class ReSuMe(Rule):
     """Remote supervision (Ponulak 2010): Δw = lr (S_d − S_o)(a + A·x), x the source's trace."""
 
     needs_target = True
-    options = {"lr": 0.01, "a": 0.01, "A": 1.0, "tau": 10.0}
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "a": 0.01, "A": 1.0, "tau": 10.0}
     lr: float
     a: float
     A: float
@@ -564,7 +601,7 @@ class PSD(Rule):
     """Precise spike driven (Yu et al. 2013): Δw = lr (S_d − S_o) I, I a double-exponential PSC."""
 
     needs_target = True
-    options = {"lr": 0.01, "tau": 10.0, "tau_s": 2.5}
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 10.0, "tau_s": 2.5}
     lr: float
     tau: float
     tau_s: float
@@ -584,7 +621,7 @@ class SPAN(Rule):
     Δw = lr ∫ s̃_in (s̃_d − s̃_o) dt, applied at the end of the run."""
 
     needs_target = True
-    options = {"lr": 0.01, "tau": 5.0}
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 5.0}
     lr: float
     tau: float
 
@@ -613,7 +650,7 @@ class Tempotron(Rule):
     """
 
     needs_target = True
-    options = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
     lr: float
     tau: float
     tau_s: float
@@ -713,10 +750,11 @@ class Learner(BaseModule):
         self.options = options
         self.surrogate: Surrogate | None = None
         self.rule: type[Rule] | None = None
+        self._defaults: Mapping[str, Any] = {}
         if isinstance(algorithm, type):
-            self.rule, self._defaults = algorithm, {}
+            self.rule = algorithm
         elif self.algorithm in RULES:
-            self.rule, self._defaults = RULES[self.algorithm]  # type: ignore[assignment]
+            self.rule, self._defaults = RULES[self.algorithm]
         elif self.algorithm in ALGORITHMS:
             self.surrogate = self._surrogate()
         else:
@@ -897,6 +935,3 @@ def _listed(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
-
-
-Factory = Callable[..., Rule]

@@ -162,7 +162,7 @@ class Network(Assembly):
         if not hasattr(self, "_cpu_random"):
             made = torch.Generator().manual_seed(self._random.initial_seed())
             object.__setattr__(self, "_cpu_random", made)
-        return self._cpu_random  # type: ignore[no-any-return]
+        return self._cpu_random
 
     def build(
         self,

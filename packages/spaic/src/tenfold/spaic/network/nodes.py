@@ -210,7 +210,7 @@ def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[
 
 
 class Encoder(Node):
-    """Turns data into input at each step. `net.input(x)` sets the data; the first axis is the batch.
+    """Turns data into input at each step; `net.input(x)` sets the data, the batch first.
 
     coding_method: null (data are (batch, time, *shape)), float, constant_current, poisson,
     bernoulli, latency, relative_latency, uniform, sstb (one spike time in ms a neuron), mstb
@@ -280,6 +280,23 @@ class Encoder(Node):
         self._emit = function(
             self, x, max(steps, count) if self.coding_method != "null" else count, dt
         )
+
+    def whole(self, count: int) -> Tensor | None:
+        """Gives the input of all steps at once, where that needs no drawing; else None.
+
+        Args:
+            count: The number of steps.
+
+        Returns:
+            [steps, batch, *shape].
+        """
+        x = self.source
+        if type(self) is not Encoder or self.coding_method not in ("null", "float"):
+            return None
+        made: Tensor = x.to(device=self._device, dtype=self._dtype)
+        if self.coding_method == "null":
+            return made[:, :count].transpose(0, 1)
+        return made.expand(count, *made.shape)
 
     def emit(self, k: int) -> Tensor:
         """Gives the input of one step.
@@ -632,7 +649,8 @@ class Reward(Node):
 
     def start(self) -> None:
         """Forgets the spikes of earlier runs."""
-        self.leaky, self._window, self.value = 0.0, [], None
+        self.leaky, self.value = 0.0, None
+        self._window: list[Tensor] = []
 
     def step(self, spikes: Tensor) -> None:
         """Takes the spikes of one step and, every `dec_sample_step` steps, makes the reward.

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from tenfold.shared.errors import InputError
 
 _OPEN: ContextVar[tuple["Assembly", ...]] = ContextVar("open", default=())
-_NUMBERS = itertools.count(1)
 
 
 class BaseModule:
@@ -106,8 +105,12 @@ class Assembly(BaseModule):
         found = {id(value): name for name, value in frame.f_locals.items()}
         for part in self._pending:
             if part.owner is None and part is not self:
-                self.add(part.name or found.get(id(part)) or f"autoname{next(_NUMBERS)}", part)
+                self.add(part.name or found.get(id(part)) or self._free("autoname"), part)
         self._pending.clear()
+
+    def _free(self, stem: str) -> str:
+        """The first name `<stem><k>` that no member has: the same whenever the network is made."""
+        return next(f"{stem}{k}" for k in itertools.count(1) if f"{stem}{k}" not in self.members)
 
     def add_assembly(self, name: str, asb: "Assembly") -> None:
         """Registers an assembly or a group."""
@@ -295,7 +298,7 @@ class Assembly(BaseModule):
         """
         for name, part in asb.members.items():
             if not any(part is mine for mine in self.members.values()):
-                self.add(name if name not in self.members else f"{name}{next(_NUMBERS)}", part)
+                self.add(name if name not in self.members else self._free(name), part)
 
     def select_assembly(
         self, members: list[Any], name: str | None = None, with_connection: bool = True
