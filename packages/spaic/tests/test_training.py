@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -158,3 +159,76 @@ def test_nir_keeps_the_output():
         torch.testing.assert_close(again.output.predict, output.predict, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="cannot be read as NIR"):
         from_nir("/nowhere.nir")
+
+
+def spiking_stack(nir, tau, r):
+    random = np.random.default_rng(1)
+    weights = [random.normal(0.3, 0.5, (6, 5)), random.normal(0.3, 0.5, (3, 6))]
+    biases = [random.normal(0, 0.1, 6), random.normal(0, 0.1, 3)]
+    nodes = {"input": nir.Input(input_type={"input": np.array([5])})}
+    for k, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        nodes[str(2 * k)] = nir.Affine(weight=w, bias=b)
+        n = len(b)
+        nodes[str(2 * k + 1)] = nir.LIF(
+            tau=np.full(n, tau),
+            r=np.full(n, r),
+            v_leak=np.zeros(n),
+            v_threshold=np.full(n, 0.8),
+            v_reset=np.zeros(n),
+        )
+    nodes["output"] = nir.Output(output_type={"output": np.array([3])})
+    chain = ["input", "0", "1", "2", "3", "output"]
+    edges = list(pairwise(chain))
+    return nir.NIRGraph(nodes=nodes, edges=edges), weights, biases
+
+
+def test_a_graph_as_snntorch_writes_it_runs_as_snntorch_runs_it():
+    """tau = dt/(1 − β), r = tau/dt, so that β u + I is one Euler step; reset to zero."""
+    nir = pytest.importorskip("nir")
+    from tenfold.spaic import from_nir
+
+    beta, dt = 0.9, 1e-4
+    graph, weights, biases = spiking_stack(nir, dt / (1 - beta), 1 / (1 - beta))
+    x = (np.random.default_rng(2).random((2, 40, 5)) < 0.5).astype(np.float32)
+    net = from_nir(graph, dt=dt * 1e3, reset="value")
+    net.input(x)
+    net.run(40 * net.dt)
+    potentials = [np.zeros((2, 6)), np.zeros((2, 3))]
+    for k in range(40):
+        s = x[:, k]
+        for layer in range(2):
+            u = beta * potentials[layer] + s @ weights[layer].T + biases[layer]
+            s = (u > 0.8).astype(float)
+            potentials[layer] = u * (1 - s)
+        np.testing.assert_array_equal(net.output.predict[k].numpy(), s)
+    assert net.output.predict.sum() > 10
+
+
+def test_a_network_exported_by_snntorch_gives_its_output_here():
+    nir = pytest.importorskip("nir")
+    snntorch = pytest.importorskip("snntorch")
+    from snntorch.export_nir import export_to_nir
+
+    from tenfold.spaic import from_nir
+
+    torch.manual_seed(0)
+    layers = []
+    for n, m in ((6, 5), (3, 6)):
+        leaky = snntorch.Leaky(
+            beta=torch.full((n,), 0.9),
+            threshold=torch.ones(n),
+            reset_mechanism="zero",
+            init_hidden=True,
+        )
+        layers += [torch.nn.Linear(m, n), leaky]
+    theirs = torch.nn.Sequential(*layers)
+    x = (torch.rand(40, 2, 5) < 0.5).float() * 2
+    with torch.no_grad():
+        expected = torch.stack([theirs(part) for part in x])
+    graph = export_to_nir(theirs, torch.zeros(5))
+    assert isinstance(graph, nir.NIRGraph)
+    net = from_nir(graph, reset="value")
+    net.input(x.transpose(0, 1))
+    net.run(40 * net.dt)
+    assert expected.sum() > 10
+    assert torch.equal(net.output.predict, expected)
