@@ -213,11 +213,4 @@ def test_doctor_finds_what_is_broken_and_missing(toy, capsys, monkeypatch, tmp_p
     assert packages["toy"]["missing_for_extras"] == {"far": ["no-such-thing>=1"]}
     assert found["data_root"] == str(tmp_path)
     assert found["data_root_exists"]
-    assert "cpu" in found["devices"]
-
-
-def test_a_verb_may_return_only_what_is_documented():
-    assert cli.as_outcome(None).data == {}
-    assert cli.as_outcome({"a": 1}).data == {"a": 1}
-    with pytest.raises(TypeError, match="not int"):
-        cli.as_outcome(3)
+    assert isinstance(found["gpus"], list)

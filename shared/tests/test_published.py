@@ -1,7 +1,7 @@
 import pytest
 
 from tenfold.shared.errors import InputError
-from tenfold.shared.published import compare, published, read_published
+from tenfold.shared.published import compare, published
 from tenfold.shared.runs import Measurement
 
 
@@ -45,11 +45,11 @@ ROW = '[[result]]\ntable = "2"\ndataset = "d"\nmethod = "m"\nmetric = "ACC"\nval
         (HEAD.replace("venue", "vnue"), "source: unknown key 'vnue'"),
     ],
 )
-def test_wrong_files(tmp_path, content, part):
-    path = tmp_path / "published.toml"
-    path.write_text(content)
+def test_wrong_files(tmp_path, monkeypatch, content, part):
+    monkeypatch.setattr("tenfold.shared.published.resource_folder", lambda package: tmp_path)
+    (tmp_path / "published.toml").write_text(content)
     with pytest.raises(InputError, match=part):
-        read_published(path)
+        published("toy")
 
 
 def test_a_package_without_numbers(toy):

@@ -38,7 +38,7 @@ def test_create_writes_what_is_needed_to_repeat(run, tmp_path):
     assert about["command"] == ["tenfold", "toy"]
     assert about["seed"] == 7
     assert about["packages"]["torch"] == torch.__version__.split("+")[0]
-    assert {"python", "cpu", "cores", "devices", "git_commit"} <= set(about)
+    assert {"python", "cpu", "cores", "gpus", "git_commit"} <= set(about)
 
 
 def test_runs_of_one_second_have_their_own_folders(tmp_path):

@@ -67,6 +67,39 @@ def test_a_resumed_training_reaches_the_same_numbers(store, tmp_path, monkeypatc
     assert losses[0] == losses[1]
 
 
+def test_patience_keeps_the_best_weights_and_resumes(store, tmp_path, monkeypatch):
+    scores = iter([3.0, 2.0, 2.5, 2.4, 1.0])
+    seen = []
+
+    def validate(self):
+        seen.append({k: v.clone() for k, v in self.network.state_dict().items()})
+        return {"brier-minFDE6": next(scores, 2.0)}
+
+    monkeypatch.setattr(Training, "validate", validate)
+    config = replace(SHORT, val="generated:6:4", epochs=9, patience=2)
+    run = Run.create("tenet", None, config, tmp_path)
+    original = Training._epoch
+
+    def killed(self):
+        if self.epoch == 2:
+            raise Killed
+        return original(self)
+
+    monkeypatch.setattr(Training, "_epoch", killed)
+    with pytest.raises(Killed):
+        Training(config, store, store).run(run)
+    monkeypatch.setattr(Training, "_epoch", original)
+    Training(config, store, store).run(Run.open(run.folder))
+    weights, state, epoch = run.load()
+    assert epoch == 3  # the second score was the best, two more were not better
+    assert (state["best"]["score"], state["best"]["since"]) == (2.0, 2)
+    assert all(torch.equal(weights[name], seen[1][name]) for name in weights)
+    assert not all(torch.equal(weights[name], seen[3][name]) for name in weights)
+    count = len(run.metrics())
+    Training(config, store, store).run(Run.open(run.folder))  # killed before its result: no more
+    assert len(run.metrics()) == count == 4
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_not(store):
     short = replace(SHORT, epochs=1)
     found = []
@@ -279,6 +312,8 @@ def test_scenes_of_all_sources(split, tmp_path):
     ("change", "message"),
     [
         ({"epochs": 0}, "epochs=0"),
+        ({"patience": -1}, "patience=-1"),
+        ({"patience": 1, "val": ""}, "val=''"),
         ({"learning_rate": 1e-6}, "final_learning_rate <= learning_rate"),
         ({"drop": 1.0}, "drop=1.0"),
         ({"stretch": -0.1}, "stretch=-0.1"),

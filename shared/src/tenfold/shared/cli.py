@@ -1,8 +1,7 @@
 """The `tenfold` command, and what a package's `cli.py` needs to join it.
 
 A package registers its app under the entry-point group `tenfold`; it is imported only when one of
-its verbs is called. A verb is a plain function that returns an `Outcome` (or a dict, or None) and
-prints nothing itself:
+its verbs is called. A verb is a plain function that returns an `Outcome` and prints nothing itself:
 
 ```python
 app = package_app("ccgc", help="Graph clustering without labels.")
@@ -181,15 +180,20 @@ def _run(argv: list[str]) -> int:
 def _overview() -> str:
     """Writes the page of `tenfold --help`, by hand: it is the first thing seen, and instant."""
     packages = {name: summary(entry)[1] for name, entry in installed().items()}
-    lines = ["Usage: tenfold COMMAND [OPTIONS]", "", "Ten papers as ten packages.", "", "Commands:"]
-    lines += [f"  {name:<10} {text}" for name, text in _VERBS.items()]
-    lines += ["", "Installed packages:"]
-    lines += [f"  {name:<10} {text}" for name, text in packages.items()] or ["  (none)"]
-    lines += [
-        "",
-        "`tenfold PACKAGE --help` lists a package's verbs. Every verb takes --help, --json",
-    ]
-    return "\n".join([*lines, "(one JSON object on standard output) and --quiet."])
+    verbs, found = (
+        "".join(f"  {name:<10} {text}\n" for name, text in names.items()) or "  (none)\n"
+        for names in (_VERBS, packages)
+    )
+    return f"""Usage: tenfold COMMAND [OPTIONS]
+
+Ten papers as ten packages.
+
+Commands:
+{verbs}
+Installed packages:
+{found}
+`tenfold PACKAGE --help` lists a package's verbs. Every verb takes --help, --json
+(one JSON object on standard output) and --quiet."""
 
 
 def _root() -> App:
@@ -224,25 +228,9 @@ def _root() -> App:
         result = verb(*bound.args, **bound.kwargs)
         if isinstance(getattr(verb, "__self__", None), App):  # cyclopts's own help page
             return None
-        return as_outcome(result), json
+        return result, json
 
     return root
-
-
-def as_outcome(result: Outcome | dict[str, Any] | None) -> Outcome:
-    """Gives what a verb returned the one form.
-
-    Args:
-        result: An outcome, a dict of data, or None for nothing to say.
-
-    Raises:
-        TypeError: For anything else.
-    """
-    if isinstance(result, Outcome):
-        return result
-    if result is None or isinstance(result, dict):
-        return Outcome(result or {}, view=None if result else "")
-    raise TypeError(f"a verb returns an Outcome, a dict or None, not {type(result).__name__}")
 
 
 def show(outcome: Outcome, as_json: bool = False) -> None:
@@ -255,8 +243,7 @@ def show(outcome: Outcome, as_json: bool = False) -> None:
     if as_json:
         print(to_json(outcome.data))
     elif isinstance(outcome.view, str):
-        if outcome.view:
-            print(outcome.view)
+        print(outcome.view)
     else:
         from rich.console import Console
 
@@ -267,16 +254,14 @@ def show(outcome: Outcome, as_json: bool = False) -> None:
 
 def _tables(data: Mapping[str, Any]) -> list[Any]:
     """Makes tables of a verb's data: one of its plain values, one of each list of records."""
-    lists = {
-        key: rows
-        for key, rows in data.items()
-        if isinstance(rows, list | tuple)
-        and rows
-        and all(dataclasses.is_dataclass(row) or isinstance(row, Mapping) for row in rows)
-    }
-    plain = [{"": key, "value": value} for key, value in data.items() if key not in lists]
-    made = [table(plain, header=False)] if plain else []
-    return made + [table(rows, title=key) for key, rows in lists.items()]
+    plain, lists = [], []
+    for key, value in data.items():
+        first = value[0] if isinstance(value, list | tuple) and value else None
+        if isinstance(first, Mapping) or dataclasses.is_dataclass(first):
+            lists.append(table(value, title=key))
+        else:
+            plain.append({"": key, "value": value})
+    return [table(plain, header=False), *lists] if plain else lists
 
 
 def table(rows: Sequence[Any], title: str | None = None, header: bool = True) -> Any:

@@ -19,21 +19,6 @@ from tenfold.shared.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_TOLD = ("torch", "numpy", "lightning-fabric")  # beside our own, in `environment`
-
-
-def available_devices() -> dict[str, list[str]]:
-    """Lists the devices torch can use: kind (`cpu`, `cuda`, `mps`) → names, one each."""
-    import torch
-
-    found = {"cpu": [cpu_name()]}
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        found["cuda"] = [torch.cuda.get_device_name(index) for index in range(count)]
-    if torch.backends.mps.is_available():
-        found["mps"] = ["Apple GPU"]
-    return found
-
 
 def fabric(
     device: str = "auto",
@@ -133,20 +118,21 @@ def environment() -> dict[str, Any]:
     """Describes the machine and the software, for a run's `environment.json` and `doctor`.
 
     Returns:
-        Plain values: `python`, `platform`, `cpu`, `cores`, `memory_gib`, `devices` (kind →
-        names), `cuda` (version or None), `packages` (name → version), `git_commit` (or None).
+        Plain values: `python`, `platform`, `cpu`, `cores`, `memory_gib`, `gpus` (their names),
+        `cuda` (version or None), `packages` (name → version), `git_commit` (or None).
     """
     import torch
 
     names = {dist.name.lower() for dist in metadata.distributions()}
-    told = [n for n in sorted(names) if n in _TOLD or n.startswith("tenfold-")]
+    told = [n for n in sorted(names) if re.fullmatch("torch|numpy|lightning-fabric|tenfold-.*", n)]
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "memory_gib": memory_gib(),
-        "devices": available_devices(),
+        "gpus": gpus or ["Apple GPU"] * torch.backends.mps.is_available(),
         "cuda": torch.version.cuda,
         "packages": {name: metadata.version(name) for name in told},
         "git_commit": git_commit(),

@@ -10,7 +10,7 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from tenfold.shared.errors import InputError, UnavailableError
@@ -244,6 +244,5 @@ def unpack(archive: Path, folder: Path) -> None:
 def _check_names(members: list[str]) -> None:
     """Refuses paths that leave the folder on any system, which zipfile would bend silently."""
     for name in members:
-        plain = name and not re.search(r"^/|[\\\0]|^[A-Za-z]:", name)
-        if not plain or ".." in PurePosixPath(name).parts:
+        if re.search(r"^$|^/|[\\\0]|^[A-Za-z]:|(^|/)\.\.(/|$)", name):
             raise ValueError(f"member {name!r} would leave the folder")

@@ -64,18 +64,13 @@ class Bar:
             self._fields = " ".join(map("=".join, zip(fields, texts, strict=True)))
         if self._task is not None and _display is not None:
             _display.update(self._task, completed=self.done, fields=self._fields)
-        elif self._is_due():
-            self._print()
+        else:  # a line for the first step, then for each tenth (or doubling), never too often
+            step = self.total / 10 if self.total else self._printed
+            waited = time.monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES
+            if not self._printed or (waited and self.done - self._printed >= step):
+                self.print_line()
 
-    def _is_due(self) -> bool:
-        """Decides about a line: the first step, then each tenth (or doubling), never too often."""
-        if self._printed == 0:
-            return self.done > 0
-        step = self.total / 10 if self.total else self._printed
-        waited = time.monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES
-        return waited and self.done - self._printed >= step
-
-    def _print(self) -> None:
+    def print_line(self) -> None:
         """Prints the state as one line, unless it has been printed."""
         if self.done != self._printed:
             self._printed_at, self._printed = time.monotonic(), self.done
@@ -105,7 +100,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
     if _verbosity == "quiet" or (_display is None and not sys.stderr.isatty()):
         bar = Bar(label, total)
         yield bar
-        bar._print()
+        bar.print_line()
         return
     display, outermost = _display or _make_display(), _display is None
     _display = display

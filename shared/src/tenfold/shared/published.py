@@ -19,7 +19,6 @@ std = 1.20
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenfold.shared.config import from_mapping, read_mapping, resource_folder
@@ -113,20 +112,9 @@ def published(package: str) -> Published:
         package: The name in the command line.
 
     Raises:
-        InputError: If there is no such package or file, or the file is wrong.
+        InputError: If there is no such package or file, or the file is wrong: a key, a type.
     """
-    return read_published(resource_folder(package) / "published.toml")
-
-
-def read_published(path: Path) -> Published:
-    """Reads a file of published numbers.
-
-    Args:
-        path: The TOML file.
-
-    Raises:
-        InputError: If the file is wrong: a key, a type.
-    """
+    path = resource_folder(package) / "published.toml"
     values = read_mapping(path)
     values["results"] = values.pop("result", [])  # TOML names one table of the array
     return from_mapping(Published, values, str(path))
@@ -148,10 +136,10 @@ def compare(paper: Published, measurements: "Iterable[Measurement]") -> list[Com
         found = paper.lookup(item.dataset, item.metric, item.method)
         rows.append(
             Comparison(
-                item.dataset,
-                item.method,
-                item.protocol,
-                item.metric,
+                dataset=item.dataset,
+                method=item.method,
+                protocol=item.protocol,
+                metric=item.metric,
                 paper=found.value if found else None,
                 paper_std=found.std if found else None,
                 here=item.value,

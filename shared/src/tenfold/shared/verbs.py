@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from tenfold.shared.cli import Outcome, as_outcome, installed, summary
+from tenfold.shared.cli import Outcome, installed, summary, table
 from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
 from tenfold.shared.progress import message, progress
 
@@ -91,7 +91,6 @@ def demo(
         packages: The packages; by default all that are installed.
         output: The folder for the page, the pictures and the demos' own files.
     """
-    from tenfold.shared.cli import table
     from tenfold.shared.report import Report
 
     known = installed()
@@ -129,7 +128,7 @@ def _run_demo(name: str, entry: metadata.EntryPoint, folder: Path) -> "DemoResul
     try:
         app, arguments = entry.load(), ["demo", "--output", str(folder)]
         silent = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
-        result = as_outcome(app(arguments, **silent)).data.get("demo")
+        result = app(arguments, **silent).data.get("demo")
         if not isinstance(result, DemoResult):
             raise TypeError("the verb `demo` must return Outcome({'demo': DemoResult(...)})")
         return result

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         scores,
         write_submission,
     )
+    from tenfold.tenet.export import export_model
     from tenfold.tenet.kmeans_ensemble import EnsembleConfig, ensemble, ensemble_submissions
     from tenfold.tenet.model import ModelConfig, Tenet, model_config
     from tenfold.tenet.prediction import PredictConfig, predict
@@ -39,6 +40,7 @@ _HOMES = {
     "Training": "training",
     "ensemble": "kmeans_ensemble",
     "ensemble_submissions": "kmeans_ensemble",
+    "export_model": "export",
     "load_scenes": "scenes",
     "make_scene": "data.scene",
     "make_submission": "evaluation",
@@ -74,6 +76,7 @@ __all__ = [
     "Training",
     "ensemble",
     "ensemble_submissions",
+    "export_model",
     "load_scenes",
     "make_scene",
     "make_submission",

@@ -166,6 +166,27 @@ def submit(
     return Outcome({"output": output, **counts})
 
 
+@app.command(name="export")
+def export_verb(
+    run: Path, *, output: Annotated[Path, Parameter(alias="-o")] = Path("tenet.onnx")
+) -> Outcome:
+    """Writes the network of a run for torch alone (.pt2) or onnxruntime (.onnx), and compares it.
+
+    Args:
+        run: The run's folder.
+        output: The file; its ending says the format. It takes any number of scenes, agents and
+            polylines.
+    """
+    from tenfold.tenet.export import INPUTS, export_model
+    from tenfold.tenet.training import load_model
+
+    model, _ = load_model(Run.open(run))
+    difference = export_model(model, output)
+    size = output.stat().st_size
+    found = {"output": output, "bytes": size, "largest_difference_m": difference}
+    return Outcome(found | {"inputs": list(INPUTS)})
+
+
 @app.command(name="ensemble")
 def ensemble_verb(
     *submissions: Path,

@@ -115,6 +115,9 @@ class TrainConfig:
     """Augmentation: the share of scenes whose history begins late, at any step."""
     validate_every: int = 1
     """Epochs between two validations."""
+    patience: int = 0
+    """Stop after so many validations without a lower brier-minFDE6, and keep the weights of the
+    lowest; 0 trains to the end and keeps the last."""
     compile: bool = False
     """Compile the model (fixed sizes, no packing)."""
     resident: bool = True
@@ -135,6 +138,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "validate_every", "max_agents", "val_agents"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        if self.patience < 0 or (self.patience and not self.val):
+            raise InputError(f"patience={self.patience}, val={self.val!r}; expected >= 0, with val")
         if not 0 < self.final_learning_rate <= self.learning_rate < math.inf:
             raise InputError(
                 f"learning_rate={self.learning_rate}, final_learning_rate="
@@ -333,6 +338,7 @@ class Training:
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
         self.scenes = self._placed(scenes)
         self.epoch = -1
+        self.best: dict[str, Any] = {}  # with patience: score, weights, validations since then
 
     def _placed(self, scenes: Scenes) -> Scenes:
         """Puts the data onto the GPU, if there is one and it fits."""
@@ -359,19 +365,21 @@ class Training:
                 with.
 
         Returns:
-            The last validation scores, or the last training loss.
+            The last validation scores (with patience those of the best weights), or the last
+            training loss.
         """
         config = self.config
         if run is not None and (saved := run.load()):
             weights, state, self.epoch = saved
             self.network.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
+            self.best = state["best"]
         if run is not None:
             run.rewind(self.epoch)
         found: dict[str, float] = {}
         with progress("training", total=config.epochs) as bar:
             bar.update(self.epoch + 1)
-            while self.epoch + 1 < config.epochs:
+            while self.epoch + 1 < config.epochs and not self._waited_enough():
                 self.epoch += 1
                 started = time.perf_counter()
                 found = self._epoch()
@@ -380,13 +388,37 @@ class Training:
                 last = self.epoch + 1 == config.epochs
                 if self.val is not None and (last or (self.epoch + 1) % config.validate_every == 0):
                     found |= self.validate()
+                    self._remember(found["brier-minFDE6"])
                 if run is not None:
                     run.log(epoch=self.epoch, **found, **cost)
-                    state = {"optimizer": self.optimizer.state_dict()}
-                    run.save(self.network.state_dict(), state, self.epoch)
+                    self._save(run)
                 shown = {k: found[k] for k in ("loss", "brier-minFDE6") if k in found}
                 bar.update(**shown, seconds=seconds)  # type: ignore[arg-type]
+        if self.best:
+            self.network.load_state_dict(self.best["weights"])
+            found = self.validate()
+            if run is not None:
+                self._save(run)
         return found
+
+    def _save(self, run: Run) -> None:
+        """Writes the checkpoint."""
+        state = {"optimizer": self.optimizer.state_dict(), "best": self.best}
+        run.save(self.network.state_dict(), state, self.epoch)
+
+    def _remember(self, score: float) -> None:
+        """Keeps the weights if they are the best so far, else counts."""
+        if not self.config.patience:
+            return
+        if not self.best or score < self.best["score"]:
+            weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+            self.best = {"score": score, "weights": weights, "since": 0}
+        else:
+            self.best = self.best | {"since": self.best["since"] + 1}
+
+    def _waited_enough(self) -> bool:
+        """Says whether the patience is at its end."""
+        return bool(self.best) and self.best["since"] >= self.config.patience
 
     def _epoch(self) -> dict[str, float]:
         """Makes one pass over the data."""

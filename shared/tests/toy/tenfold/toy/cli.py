@@ -56,13 +56,14 @@ def train(
 
 
 @app.command
-def reproduce(*, datasets: tuple[str, ...] = ("bat",)) -> dict[str, object]:
+def reproduce(*, datasets: tuple[str, ...] = ("bat",)) -> Outcome:
     """Repeats a table."""
-    return {"datasets": list(datasets), "rows": [{"dataset": d, "ACC": 0.5} for d in datasets]}
+    rows = [{"dataset": d, "ACC": 0.5} for d in datasets]
+    return Outcome({"datasets": list(datasets), "rows": rows})
 
 
 @app.command
-def fail(kind: str, *, folder: Path = Path("runs")) -> None:
+def fail(kind: str, *, folder: Path = Path("runs")) -> Outcome:
     """Fails in the wanted way."""
     if kind == "interrupt":
         from tenfold.shared.runs import Run

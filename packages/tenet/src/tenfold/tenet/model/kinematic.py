@@ -78,10 +78,8 @@ class KinematicReference(nn.Module):
         facing = torch.cat([heading.cos(), heading.sin()], dim=-1)
         course = torch.where(speed > _STANDING, velocity / speed.clamp_min(_STANDING), facing)
         with torch.no_grad():
-            follows = torch.isin(
-                batch.object_type[scene, agent],
-                torch.tensor(_ON_LANES, device=state.device),
-            )
+            on_lanes = torch.tensor(_ON_LANES, device=state.device)
+            follows = (batch.object_type[scene, agent, None] == on_lanes).any(dim=1)
             ahead, tangent = self._paths(
                 state[:, NOW, :2], course, _segments(batch, scene, follows & lanes)
             )

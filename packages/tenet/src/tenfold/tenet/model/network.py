@@ -308,7 +308,7 @@ class Tenet(nn.Module):
         last: EncoderLayer = self.encoder[-1]  # type: ignore[assignment]
         if targets is None:
             own, now = last.forward_last(x, grid, lines, line_valid)
-            scene = torch.arange(len(own), device=own.device)
+            scene = torch.arange(own.shape[0], device=own.device)
             agent = torch.zeros_like(scene)
         else:
             whole = grid.spread(last(x, grid, lines, line_valid))
@@ -342,7 +342,7 @@ class Tenet(nn.Module):
     def _lines(self, batch: Batch) -> Tensor:
         """Embeds polylines in the manner of PointNet: [B, M, D]."""
         if not self.config.use_map or batch.lines.shape[1] == 0:
-            return batch.state.new_zeros(len(batch.state), 0, self.config.width)
+            return batch.state.new_zeros(batch.state.shape[0], 0, self.config.width)
         points = self.point_embed(line_features(batch, self.config.scale))
         whole = points.amax(dim=2, keepdim=True).expand_as(points)
         return self.line_embed(torch.cat([points, whole], dim=-1)).amax(dim=2)
