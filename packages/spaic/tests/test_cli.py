@@ -118,3 +118,24 @@ def test_data_is_listed_and_every_verb_has_help(capsys):
     for verb in verbs:
         assert run(["spaic", verb, "--help"]) == 0
         assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    found = []
+    for devices in ("1", "2"):
+        options = [*SHORT, "--devices", devices, "--output", str(tmp_path / devices), "--json"]
+        code = "import sys; from tenfold.shared.cli import run; sys.exit(run(sys.argv[1:]))"
+        command = [sys.executable, str(tmp_path / "main.py"), "spaic", "train", *options]
+        (tmp_path / "main.py").write_text(code)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    assert found[1]["accuracy"] == pytest.approx(found[0]["accuracy"], abs=0.02)
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=0.05)

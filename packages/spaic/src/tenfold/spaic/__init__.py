@@ -30,6 +30,7 @@ _HOMES = {
     "network_load": "saving",
     "save_state": "saving",
     "load_state": "saving",
+    "from_relu": "conversion",
     "to_nir": "interchange",
     "from_nir": "interchange",
     "StateMonitor": "network.monitors",

@@ -128,12 +128,16 @@ def train(
         resume: The folder of an interrupted run; its own configuration is used.
         output: The folder of all runs.
     """
+    from tenfold.shared.compute import fabric
+
     if resume is not None:
         run, config = Run.resume(resume, config)
+        launched = fabric(config.device, config.devices)
     else:
+        launched = fabric(config.device, config.devices)  # several processes share one folder
         run = Run.create("spaic", recipe or config.dataset, config, output)
     started = time.perf_counter()
-    result = train_run(config, run)
+    result = train_run(config, run, launched)
     data = {
         "run": run.folder,
         "dataset": config.dataset,

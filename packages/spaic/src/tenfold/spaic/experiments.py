@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from tenfold.shared.compute import is_main_process
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message, progress
 from tenfold.shared.published import compare, published
@@ -237,14 +238,17 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     return rows, comparison
 
 
-def train_run(config: TrainConfig, run: Run) -> Trained:
+def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
     """Trains, and writes the result and the report of a run.
 
     Args:
         config: The run.
         run: Its folder.
+        fabric: Where to run.
     """
-    result = train(config, run)
+    result = train(config, run, fabric=fabric)
+    if not is_main_process():
+        return result
     report = Report(f"A spiking classifier of {config.dataset}", config.model)
     classifier_report(report, config, result)
     report.config(config)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.network import Network, NetworkModule
 from tenfold.spaic.network.nodes import Decoder, Encoder
 from tenfold.spaic.objective import accuracy, rate_cross_entropy, standardised_cross_entropy
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def train(
     run: Run | None = None,
     split: Split | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    fabric: "Fabric | None" = None,
 ) -> Trained:
     """Trains a classifier.
 
@@ -149,8 +153,9 @@ def train(
         run: Where metrics and checkpoints go, and where an interrupted training goes on from.
         split: The data; by default those of `config.dataset`.
         on_epoch: Called with the metrics of each epoch.
+        fabric: Where to run; with several processes, launched before the run's folder was made.
     """
-    fabric = compute.fabric(config.device, config.devices)
+    fabric = fabric or compute.fabric(config.device, config.devices)
     split = split or load(config.dataset, config.steps)
     classes = int(max(split.y.max(), split.y_test.max())) + 1
     net = classifier(config, split.x.shape[-1], classes, split.timed)
@@ -186,6 +191,8 @@ def train(
             net.train()
             for number, batch in enumerate(order.split(config.batch_size)):
                 mine = batch[fabric.global_rank :: share]
+                if not len(mine):  # every process takes part in every step
+                    mine = batch[:1]
                 done = epoch * -(-len(x) // config.batch_size) + number
                 for part in optimiser.param_groups:
                     part["lr"] = config.learning_rate * 0.5 * (1 + _cosine(done / steps))
@@ -196,7 +203,8 @@ def train(
                 optimiser.step()
                 total, seen = total + float(loss.detach()) * len(mine), seen + len(mine)
             net.warn_if_silent()
-            row: dict[str, Any] = {"epoch": epoch, "loss": total / seen}
+            whole = fabric.all_reduce(torch.tensor([total, seen]), reduce_op="sum")
+            row: dict[str, Any] = {"epoch": epoch, "loss": float(whole[0] / whole[1])}
             history.append(row)
             if run is not None:
                 run.log(**row)
