@@ -34,7 +34,7 @@ def best(function, repeats=4):
     return min(times[1:])
 
 
-# ------------------------------------------------------------- Linear(n) + LIF, forward and backward
+# --------------------------------------------------------- Linear(n) + LIF, forward and backward
 
 
 def layer_here(n):

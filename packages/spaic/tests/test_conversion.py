@@ -8,7 +8,10 @@ from tenfold.spaic.conversion import from_relu
 def trained():
     torch.manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Linear(8, 20), torch.nn.ReLU(), torch.nn.Linear(20, 12), torch.nn.ReLU(),
+        torch.nn.Linear(8, 20),
+        torch.nn.ReLU(),
+        torch.nn.Linear(20, 12),
+        torch.nn.ReLU(),
         torch.nn.Linear(12, 3),
     )
     return model, torch.rand(200, 8)

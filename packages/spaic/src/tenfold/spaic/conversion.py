@@ -44,8 +44,10 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
     ]
     linear = kept[::2]
     right = all(isinstance(layer, torch.nn.Linear) for layer in linear)
-    if not right or not all(isinstance(layer, torch.nn.ReLU) for layer in kept[1::2]) or (
-        len(kept) % 2 == 0
+    if (
+        not right
+        or not all(isinstance(layer, torch.nn.ReLU) for layer in kept[1::2])
+        or (len(kept) % 2 == 0)
     ):
         found = ", ".join(type(layer).__name__ for layer in kept)
         raise InputError(f"expected Linear, ReLU, ..., Linear; the model has {found}")
@@ -63,7 +65,7 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
         if own <= 0:
             raise InputError(f"layer {number + 1} has no activation above zero on the data")
         model_name = "null" if last else "ifsubtract"
-        options = {} if last else {"v_start": 0.5}
+        options: dict[str, Any] = {} if last else {"v_start": 0.5}
         group = NeuronGroup(layer.out_features, model=model_name, **options)
         net.add_assembly("last" if last else f"layer{number + 1}", group)
         bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias / own
@@ -72,5 +74,3 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
         before, scale = group, own
     net.output = Decoder(dec_target=before, num=before.num, coding_method="spike_rate")
     return net
-
-

@@ -126,8 +126,11 @@ def _group_to_nir(nir: Any, net: Network, group: NeuronGroup, seconds: float) ->
         tau, r = -seconds / np.log(beta), full(values["gain"]) / (1 - beta)
         leak = full(values["v_leak"])
     elif model.name in ("if", "ifsubtract"):
-        reset = {"v_reset": full(0.0)} if model.name == "if" else {}
-        return nir.IF(r=full(1.0 / seconds), v_threshold=full(values["v_th"]), **reset)
+        made = nir.IF(
+            r=full(1.0 / seconds), v_threshold=full(values["v_th"]), v_reset=full(0.0)
+        )
+        made.metadata = {"reset": "value" if model.name == "if" else "subtract"}
+        return made
     else:
         raise InputError(f"{group!r}: NIR has no model {model.name!r}")
     if model.name in ("li", "nir_li"):
