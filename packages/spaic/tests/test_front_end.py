@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import set_verbosity
 from tenfold.spaic import (
     Assembly,
     Connection,
@@ -312,3 +313,27 @@ def test_other_wrong_networks_are_told_apart():
     net.other(np.zeros((4, 2)))
     with pytest.raises(InputError, match="different batch sizes"):
         net.run(1.0)
+
+
+def test_silence_and_steps_that_are_too_long_are_told(capsys):
+    set_verbosity("normal")
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cell = NeuronGroup(2)
+        Connection(source, cell, weight=np.zeros((2, 2)))
+        Decoder(dec_target=cell, num=2, coding_method="spike_counts")
+        learner = Learner(algorithm="stca")
+    learner.trainable = [net]
+    net.source(np.ones((1, 2)))
+    net.run(1.0)
+    assert "NeuronGroup cell made no spike" in capsys.readouterr().err
+    with Network() as net:
+        NeuronGroup(1, model="constantcurrentlif", method="euler", tau_m=0.15, name="quick")
+    net.run(0.1)
+    assert "more than half of tau_m=0.15 ms" in capsys.readouterr().err
+    with Network() as net:
+        source = Encoder(num=1, coding_method="poisson")
+        Connection(source, NeuronGroup(1, name="c"), name="l")
+    net.source(np.full((1, 1), 20.0))
+    net.run(0.1)
+    assert "saturate at one spike a step" in capsys.readouterr().err

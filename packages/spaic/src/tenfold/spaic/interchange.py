@@ -126,9 +126,7 @@ def _group_to_nir(nir: Any, net: Network, group: NeuronGroup, seconds: float) ->
         tau, r = -seconds / np.log(beta), full(values["gain"]) / (1 - beta)
         leak = full(values["v_leak"])
     elif model.name in ("if", "ifsubtract"):
-        made = nir.IF(
-            r=full(1.0 / seconds), v_threshold=full(values["v_th"]), v_reset=full(0.0)
-        )
+        made = nir.IF(r=full(1.0 / seconds), v_threshold=full(values["v_th"]), v_reset=full(0.0))
         made.metadata = {"reset": "value" if model.name == "if" else "subtract"}
         return made
     else:

@@ -202,7 +202,6 @@ def train(
                 fabric.backward(loss)
                 optimiser.step()
                 total, seen = total + float(loss.detach()) * len(mine), seen + len(mine)
-            net.warn_if_silent()
             whole = fabric.all_reduce(torch.tensor([total, seen]), reduce_op="sum")
             row: dict[str, Any] = {"epoch": epoch, "loss": float(whole[0] / whole[1])}
             history.append(row)

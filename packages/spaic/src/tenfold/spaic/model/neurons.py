@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
 from tenfold.spaic import equations as eq
 
 
@@ -174,6 +175,14 @@ def compile_model(
             eq.parse(model.ode, where), method or model.method, values, dt, where
         )
         values |= made
+        if (method or model.method) == "euler":
+            for name, value in parameters.items():
+                tau = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+                if name.startswith("tau") and float(np.min(tau)) < 2 * dt:
+                    message(
+                        f"{where}: dt={dt:g} is more than half of {name}={np.min(tau):g} ms; "
+                        "forward Euler is not accurate then"
+                    )
     else:
         if method is not None:
             raise InputError(f"{where}: model {model.name!r} has no differential equations")

@@ -297,6 +297,9 @@ class Network(Assembly):
         self._engine.run(self._state, count, batch, self.n_time_step, fresh)
         self.n_time_step += count
         self._batch = batch
+        if plan.gradients and not self._warned:  # looked at once, after the first run
+            self._warned = True
+            self._tell_silent()
 
     def _batch_size(self, plan: Any) -> int:
         sizes = {repr(source): source.batch for source in plan.sources}
@@ -366,22 +369,20 @@ class Network(Assembly):
             raise InputError(f"{part!r}: {did_you_mean(name, known, 'variable')}")
         return self._state[id(part), name]
 
-    def silent_groups(self) -> list[NeuronGroup]:
-        """Lists the decoded groups that made no spike in the last run."""
-        found = []
-        for node in self.parts(Decoder):
-            counted = node.coding_var_name == "O" and node.record is not None
-            if counted and not bool((node.record != 0).any()):
-                found.append(node.dec_target)
-        return found
-
-    def warn_if_silent(self) -> None:
-        """Says once which decoded groups did not spike at all in the last run."""
-        silent = self.silent_groups()
-        if silent and not self._warned:
-            self._warned = True
-            told = ", ".join(map(repr, silent))
-            message(f"{told} made no spike; the gradient may be zero: larger weights or input help")
+    def _tell_silent(self) -> None:
+        """Says which decoded groups made no spike: a surrogate gradient may be zero there."""
+        silent = [
+            repr(node.dec_target)
+            for node in self.parts(Decoder)
+            if node.coding_var_name == "O"
+            and node.record is not None
+            and not bool((node.record != 0).any())
+        ]
+        if silent:
+            message(
+                f"{', '.join(silent)} made no spike, and gradients may be zero; larger weights or "
+                "stronger input help"
+            )
 
     def as_module(self, time: float) -> torch.nn.Module:
         """Gives the network as a torch module: data in, what the decoder says out.
