@@ -466,6 +466,10 @@ NAMESPACE: dict[str, Callable[..., Any]] = {
 }
 
 
+# Libraries import when they warn; the language itself can call nothing but FUNCTIONS.
+_BUILTINS = {"__import__": __import__}
+
+
 def evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:
     """Computes one expression from numbers, arrays or tensors.
 
@@ -474,7 +478,9 @@ def evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:
         values: Name → value.
     """
     code = compile(ast.fix_missing_locations(ast.Expression(node)), "<expression>", "eval")
-    return eval(code, {"__builtins__": {}, **NAMESPACE}, dict(values))  # a checked expression
+    return eval(
+        code, {"__builtins__": _BUILTINS, **NAMESPACE}, dict(values)
+    )  # a checked expression
 
 
 def evaluate_all(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -510,7 +516,7 @@ def torch_function(program: Program, arguments: Sequence[str], results: Sequence
     body = [f"    {name} = functions[{name!r}]" for name in used]
     body += [f"    {line}" for line in program]
     body.append(f"    return ({''.join(name + ', ' for name in results)})")
-    scope: dict[str, Any] = {"__builtins__": {}}
+    scope: dict[str, Any] = {"__builtins__": _BUILTINS}
     exec("\n".join([head, *body]), scope)  # every line has been checked by `expression`
     return scope["step"]
 
