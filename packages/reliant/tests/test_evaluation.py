@@ -76,6 +76,7 @@ def test_more_classes_take_the_largest_gap_of_any_class(seed):
 
 
 def test_an_empty_group_or_class_gives_nan_and_says_so():
+    """Section 8, 14: in a metric, an empty group is NaN with a warning."""
     with pytest.warns(RuntimeWarning, match="dEO is not defined"):
         found = scores([0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1])
     assert np.isnan(found["dEO"])
@@ -114,6 +115,11 @@ def test_the_table_of_groups_counts_the_confusion():
         sum(rows[0][f"{a} -> {b}"] for a in ("no", "yes") for b in ("no", "yes"))
         == (rows[0]["nodes"])
     )
+
+
+def test_names_of_classes_that_these_nodes_lack_do_no_harm():
+    (first, _) = by_group([0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 1, 1], "fm", ["no", "yes", "maybe"])
+    assert [k for k in first if "->" in k] == ["no -> no", "no -> yes", "yes -> no", "yes -> yes"]
 
 
 def test_the_bootstrap_is_that_of_resampled_nodes():

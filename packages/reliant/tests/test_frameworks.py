@@ -173,6 +173,7 @@ def bce(score, target):
 
 @pytest.mark.parametrize("sign", ["fixed", "official"])
 def test_graphakd_is_its_formula_in_both_signs(biased, sign):
+    """Section 8, 7: as released and corrected."""
     torch.manual_seed(0)
     view, akd = view_of(biased), GraphAKD(2, 8, sign=sign)
     z, h = torch.randn(240, 2), torch.randn(240, 8)

@@ -26,6 +26,7 @@ def test_the_values_of_the_official_step():
 
 
 def test_both_steps_are_legendre_series():
+    """Section 8, 4: as released without the factors (2n + 1) / 2, and with them."""
     coefficients = {
         "official": [0, 1 / 2, 0, -1 / 8, 0, 1 / 16, 0, -5 / 128, 0, 7 / 256],
         "legendre": [0, 3 / 4, 0, -7 / 16, 0, 11 / 32, 0, -75 / 256, 0, 133 / 512],
@@ -117,6 +118,7 @@ def test_equal_opportunity_and_equalised_odds_condition_on_the_class():
     ],
 )
 def test_groups_that_cannot_be_are_refused(sensitive, notion, y, words):
+    """Section 8, 14: in a loss, an empty group is an error."""
     y = None if y is None else torch.tensor(y)
     with pytest.raises(InputError, match=words):
         Groups.of(torch.tensor(sensitive), ALL, notion, y)

@@ -149,7 +149,11 @@ def test_the_parameter_counts_of_recidivism():
     for inputs, count in ((18, 20_240), (20, 20_370)):
         student = PLP(data, inputs)
         assert sum(p.numel() for p in student.parameters()) == count
-    # The official model registers another unused number a node: 39,116.
+        if inputs == 18:  # the official model registers a second, unused number a node
+            shapes = {name: tuple(p.shape) for name, p in student.named_parameters()}
+            assert shapes["mixing"] == (18_876, 1)
+            assert shapes["attention"] == (1, 18)
+            assert count + 18_876 == 39_116 == 18 + 2 * 18_876 + 1_346
 
 
 def test_all_zero_answers_are_uniform_and_class_0(path_graph):

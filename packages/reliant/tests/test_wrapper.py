@@ -58,6 +58,7 @@ def test_a_teacher_can_be_a_module(biased):
 
 
 def test_appending_keeps_all_attributes_and_overwriting_loses_two(biased):
+    """Section 8, 1: corrected and as released."""
     for attach, kept in (("append", 6), ("overwrite", 4)):
         model = made(biased, attach=attach)
         for x in (model.wiped(biased.x), model.full(biased.x)):
@@ -246,7 +247,7 @@ def test_sampled_edges_are_edges_of_the_graph(biased, count):
         ({"alpha": -1}, "alpha=-1"),
         ({"hide": 1.0}, "hide=1.0"),
         ({"teacher_logits": None}, "either teacher_logits or teacher"),
-        ({"teacher_logits": torch.zeros(7, 2)}, r"shape \[7, 2\]; expected \[240, C\]"),
+        ({"teacher_logits": torch.zeros(7, 2)}, r"shape \[7, 2\]; expected 240 rows"),
         ({"teacher_logits": torch.full((240, 2), float("nan"))}, "not finite"),
         ({"teacher_logits": None, "teacher": nn.Linear(1, 1)}, "needs data"),
     ],

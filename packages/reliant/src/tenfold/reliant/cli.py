@@ -8,18 +8,21 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from tenfold.reliant.experiments import (
+    SECONDS,
     SHOWN,
     ReproduceConfig,
     deployed_of,
+    last_trained,
     measurements,
     method_of,
     opened,
+    teacher_of,
     trade_off_curve,
     write_report,
 )
 from tenfold.reliant.experiments import reproduce as reproduce_table
 from tenfold.reliant.experiments import train as train_model
-from tenfold.reliant.training import TrainConfig, name_of, score, what_was_used
+from tenfold.reliant.training import TradeOffConfig, TrainConfig, name_of, score, what_was_used
 from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
 from tenfold.shared.datasets import Dataset
 from tenfold.shared.errors import InputError, did_you_mean
@@ -46,14 +49,15 @@ def demo(*, output: Path = Path("runs/reliant/demo")) -> Outcome:
     from tenfold.shared.report import DemoResult
 
     started = time.perf_counter()
-    base = TrainConfig(
+    base = TradeOffConfig(
         dataset="generated:2000",
         teacher_epochs=100,
         epochs=100,
         feature_dropout=0.5,
         device="cpu",
+        alphas=DEMO_ALPHAS,
     )
-    curve, result = trade_off_curve(base, DEMO_ALPHAS, cache=False)
+    curve, result = trade_off_curve(base, cache=False)
     plain, fair = curve[0], curve[-1]
     title = "RELIANT on a generated graph with a label gap of 0.2"
     page, shown = write_report(output, result, curve, title=title)
@@ -78,7 +82,7 @@ def demo(*, output: Path = Path("runs/reliant/demo")) -> Outcome:
     return Outcome({"demo": made, "methods": rows}, view=view)
 
 
-DEMO_ALPHAS = (0.0, 30.0, 100.0)
+DEMO_ALPHAS = (0.0, 10.0, 30.0, 100.0)
 
 
 @app.command
@@ -103,13 +107,18 @@ def train(
         fresh: Train both even if they are in the cache.
     """
     started = time.perf_counter()
+    run = None
     if resume is not None:
         run, config = Run.resume(resume, config)
-        config, data = opened(config)
-    else:
-        config, data = opened(config)  # what is wrong with the graph leaves no folder behind
-        run = Run.create("reliant", recipe or name_of(config), config, output)
-    result = train_model(config, run, data, fresh)
+    config, data = opened(config)
+
+    def open_run() -> Run:
+        nonlocal run
+        run = run or Run.create("reliant", recipe or name_of(config), config, output)
+        return run
+
+    result = train_model(config, data, teacher_of(config, data, fresh), open_run, fresh)
+    run = open_run()
     result.model.save(run.folder / "student.safetensors")
     _write_predictions(run.folder / "predictions.csv", data, result.probabilities)
     page, _ = write_report(run.folder, result)
@@ -137,7 +146,7 @@ def evaluate(run: Path | None = None, *, part: str = "test") -> Outcome:
     """Predicts again with a run's student and its frozen mean proxy, and scores it.
 
     Args:
-        run: The run's folder; by default the newest.
+        run: The folder of a finished `train`; by default the newest.
         part: Which nodes: train, val or test.
     """
     import torch
@@ -147,7 +156,8 @@ def evaluate(run: Path | None = None, *, part: str = "test") -> Outcome:
 
     if part not in SPLITS:
         raise InputError(did_you_mean(part, SPLITS, kind="part"))
-    folder = Run.open(run) if run is not None else Run.latest("reliant")
+    folder = Run.open(run) if run is not None else last_trained()
+    message(f"run: {folder.folder}")
     config, data, student = deployed_of(folder)
     with torch.no_grad():
         p = student(data.x, data.edge_index).softmax(1)
@@ -177,11 +187,12 @@ def reproduce(
         resume: The folder of an interrupted reproduction; what it has is not run again.
         output: The folder of all runs.
     """
+    run = None
     if resume is not None:
         run, config = Run.resume(resume, config)
-    else:
-        run = Run.create("reliant", "reproduce", config, output)
-    rows, comparison = reproduce_table(config, run)
+    run, rows, comparison = reproduce_table(
+        config, lambda: run or Run.create("reliant", "reproduce", config, output)
+    )
     message(f"report: {run.folder / 'report.html'}")
     seconds = [
         {
@@ -189,7 +200,7 @@ def reproduce(
             "mode": r["mode"],
             "method": r["method"],
             "seed": r["seed"],
-            "seconds": r["seconds"],
+            **{key: r[key] for key in SECONDS},
         }
         for r in run.metrics()
     ]
@@ -200,9 +211,8 @@ def reproduce(
 @app.command
 def tradeoff(
     *,
-    config: Annotated[TrainConfig, FLAT] = TrainConfig(),
+    config: Annotated[TradeOffConfig, FLAT] = TradeOffConfig(),
     recipe: Recipe = None,
-    alphas: tuple[float, ...] = (0.0, 100.0, 1000.0, 10000.0),
     resume: Path | None = None,
     output: Path = Path("runs"),
 ) -> Outcome:
@@ -211,17 +221,22 @@ def tradeoff(
     Args:
         config: The run; its alpha is not used.
         recipe: A recipe of this package, or a TOML file.
-        alphas: The weights.
-        resume: The folder of an interrupted curve; give the same alphas again.
+        resume: The folder of an interrupted curve; its own configuration is used.
         output: The folder of all runs.
     """
     from tenfold.reliant.evaluation import hypervolume
 
+    run = None
     if resume is not None:
         run, config = Run.resume(resume, config)
-    else:
-        run = Run.create("reliant", recipe or f"tradeoff-{name_of(config)}", config, output)
-    curve, result = trade_off_curve(config, alphas, run)
+
+    def open_run() -> Run:
+        nonlocal run
+        run = run or Run.create("reliant", f"tradeoff-{recipe or name_of(config)}", config, output)
+        return run
+
+    curve, result = trade_off_curve(config, open_run)
+    run = open_run()
     page, _ = write_report(run.folder, result, curve)
     found = {
         "hypervolume dSP": hypervolume([(q["ACC"], q["dSP"]) for q in curve]),
@@ -278,6 +293,7 @@ def audit(
         message(f"note: {note}")
     ends = bootstrap(y, guess, s, draws)
     groups = by_group(y, guess, s, read["group_names"], read["label_names"])
+    positive = f"class {read['label_names'][1]}"
     report = Report("Fairness audit", predictions.name)
     report.text(
         f"{len(y):,} predictions. Groups: the values of `{sensitive}`; classes: the values of "
@@ -297,13 +313,13 @@ def audit(
         report.text(note)
     report.table(groups, caption="The groups")
     report.picture(
-        pictures.groups_compared({"true": _as_selected(groups), "predicted": groups}),
+        pictures.groups_compared(groups, positive),
         "groups",
-        "Share of class 1 in each group, true and predicted",
+        f"Share of {positive} in each group, true and predicted",
     )
     if p is not None:
         bins = calibration(y, p, s)
-        picture = pictures.calibration_curves(bins, read["group_names"])
+        picture = pictures.calibration_curves(bins, read["group_names"], positive)
         report.picture(picture, "calibration", "Calibration of each group")
     page = report.write(output / "report.html")
     message(f"report: {page}")
@@ -390,11 +406,6 @@ def _datasets(names: tuple[str, ...]) -> list[Dataset]:
 
 def _shown(values: dict[str, float]) -> dict[str, float]:
     return {name: values[name] for name in SHOWN}
-
-
-def _as_selected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the groups with the true share in the place of the predicted one."""
-    return [row | {"selected": row["positive"]} for row in rows]
 
 
 def _write_predictions(path: Path, data: Any, probabilities: Any) -> None:

@@ -17,6 +17,7 @@ from tenfold.shared.errors import InputError
 
 METRICS = ("ACC", "F1", "AUC", "dSP", "dEO")
 GAPS = ("dSP", "dEO", "dEOdds", "utility gap")
+MOST = 1000  # classes or groups: the table of counts is G C C large
 
 
 def counts_of(y: Any, prediction: Any, sensitive: Any) -> np.ndarray:
@@ -31,19 +32,30 @@ def counts_of(y: Any, prediction: Any, sensitive: Any) -> np.ndarray:
         int64 [G, C, C].
 
     Raises:
-        InputError: for different lengths, nothing to count, or values that are no whole numbers.
+        InputError: for different lengths, nothing to count, or values that are no whole numbers
+            from 0 to 999.
     """
     columns = {"y": y, "prediction": prediction, "sensitive": sensitive}
     arrays = {name: np.asarray(values) for name, values in columns.items()}
-    size = len(arrays["y"])
+    size = arrays["y"].size
     for name, values in arrays.items():
         if values.shape != (size,) or size == 0:
             raise InputError(f"{name}: shape {list(values.shape)}; expected [{size or 'N > 0'}]")
+        if values.dtype.kind not in "biuf":
+            raise InputError(
+                f"{name}: {values.dtype}, such as {values[0]!r}; expected classes or groups as "
+                "whole numbers counted from 0"
+            )
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
             raise InputError(f"{name} has missing values or fractions; expected whole numbers")
         if (values < 0).any():
             raise InputError(f"{name} has negative values; expected numbers counted from 0")
     truth, guess, group = (a.astype(np.int64) for a in arrays.values())
+    for name, values in (("y, prediction", np.maximum(truth, guess)), ("sensitive", group)):
+        if values.max() >= MOST:
+            raise InputError(
+                f"{name}: {values.max()}; expected numbers below {MOST}, counted from 0"
+            )
     classes = int(max(truth.max(), guess.max(), 1)) + 1
     groups = int(max(group.max(), 1)) + 1
     flat = np.bincount((group * classes + truth) * classes + guess, minlength=groups * classes**2)
@@ -107,6 +119,9 @@ def scores(
         ``dSP``, ``dEO``, ``dEOdds``, ``utility gap``, and ``label gap``, the dSP of the true
         classes, which a perfect prediction has.
 
+    Raises:
+        InputError: as :func:`counts_of`, or probabilities of another length, or not from 0 to 1.
+
     Warns:
         RuntimeWarning: for each gap that is not defined, since a group (or its part with a class)
             is empty; its value is NaN.
@@ -122,7 +137,7 @@ def scores(
             )
     truth = counts.sum(-1)
     perfect = truth[..., None] * np.eye(counts.shape[-1], dtype=np.int64)
-    found["AUC"] = _auc(np.asarray(y), probability)
+    found["AUC"] = _auc(np.asarray(y), probability, counts.shape[-1])
     found["label gap"] = float(from_counts(perfect)["dSP"])
     order = ("ACC", "F1", "AUC", *GAPS, "label gap")
     return {name: found[name] for name in order}
@@ -141,8 +156,8 @@ def by_group(
         y: int [N], true classes.
         prediction: int [N], predicted classes.
         sensitive: int [N], groups.
-        group_names: for the rows.
-        label_names: for the columns of the confusion.
+        group_names: for the rows, one each group.
+        label_names: for the columns of the confusion, one each class.
 
     Returns:
         A row a group: ``group``, ``nodes``, ``ACC``, ``positive`` (share of class 1 among the
@@ -150,22 +165,28 @@ def by_group(
         ``true -> predicted``.
     """
     counts = counts_of(y, prediction, sensitive)
+    groups = list(group_names) if group_names is not None else list(range(len(counts)))
     classes = list(label_names) if label_names is not None else list(range(counts.shape[-1]))
+    for name, given, needed in (
+        ("group_names", groups, len(counts)),
+        ("label_names", classes, counts.shape[-1]),
+    ):
+        if len(given) < needed:  # more may be: these nodes need not have the last ones
+            raise InputError(f"{name}: {len(given)} names ({given}); expected {needed}, one each")
     rows = []
     with np.errstate(invalid="ignore", divide="ignore"):
         for number, table in enumerate(counts):
             size = table.sum()
             row: dict[str, Any] = {
-                "group": number if group_names is None else group_names[number],
+                "group": groups[number],
                 "nodes": int(size),
                 "ACC": float(np.trace(table) / size),
                 "positive": float(table[1].sum() / size),
                 "selected": float(table[:, 1].sum() / size),
                 "recall": float(table[1, 1] / table[1].sum()),
             }
-            for i, true in enumerate(classes):
-                for j, guess in enumerate(classes):
-                    row[f"{true} -> {guess}"] = int(table[i, j])
+            for i, j in np.ndindex(table.shape):
+                row[f"{classes[i]} -> {classes[j]}"] = int(table[i, j])
             rows.append(row)
     return rows
 
@@ -214,13 +235,20 @@ def calibration(y: Any, probability: Any, sensitive: Any, bins: int = 10) -> lis
     Returns:
         A row for each group and bin that has nodes: ``group``, ``bin``, ``probability`` (mean),
         ``share`` of class 1, ``nodes``.
+
+    Raises:
+        InputError: for less than one bin, more than two classes, or probabilities of another
+            length, missing, or not from 0 to 1.
     """
-    truth, p, group = np.asarray(y), np.asarray(probability, float), np.asarray(sensitive)
-    if len(truth) and (truth.max() > 1 or p.shape != truth.shape):
-        raise InputError(
-            f"calibration: classes up to {truth.max()}, probability {list(p.shape)}; "
-            "expected 0 and 1, and one probability each node"
-        )
+    if bins < 1:
+        raise InputError(f"bins={bins}; expected at least 1")
+    truth, group = np.asarray(y), np.asarray(sensitive)
+    counts = counts_of(truth, truth, group)
+    if counts.shape[-1] > 2:
+        raise InputError(f"y: classes up to {counts.shape[-1] - 1}; calibration expects 0 and 1")
+    p = _probabilities(probability, len(truth))
+    if p.ndim == 2:
+        raise InputError(f"probability: shape {list(p.shape)}; expected [{len(truth)}], of class 1")
     place = np.minimum((p * bins).astype(int), bins - 1)
     rows = []
     for g in np.unique(group):
@@ -284,16 +312,41 @@ def hypervolume(
     return area
 
 
-def _auc(y: np.ndarray, probability: Any | None) -> float:
-    if probability is None or len(np.unique(y)) < 2:
+def _probabilities(values: Any, nodes: int) -> np.ndarray:
+    """Probabilities float [N] or [N, C], from 0 to 1."""
+    try:
+        p = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"probability: {error}; expected numbers from 0 to 1") from error
+    if p.ndim not in (1, 2) or len(p) != nodes:
+        raise InputError(
+            f"probability: shape {list(p.shape)}; expected [{nodes}] or [{nodes}, C], one each node"
+        )
+    wrong = ~((p >= 0) & (p <= 1))  # NaN too
+    if wrong.any():
+        row = int(wrong.reshape(nodes, -1).any(1).argmax())
+        raise InputError(f"probability: node {row} has {p[row]}; expected numbers from 0 to 1")
+    return p
+
+
+def _auc(y: np.ndarray, probability: Any | None, classes: int) -> float:
+    if probability is None:
+        return float("nan")
+    p = _probabilities(probability, len(y))
+    columns = 2 if p.ndim == 1 else p.shape[1]
+    if columns < classes:
+        raise InputError(
+            f"probability: shape {list(p.shape)}; expected [{len(y)}, {classes}], a column a class"
+        )
+    if p.ndim == 2 and not np.allclose(p.sum(1), 1, atol=1e-3):
+        row = int(np.abs(p.sum(1) - 1).argmax())
+        raise InputError(f"probability: node {row} has {p[row]}; expected rows that sum to 1")
+    if len(np.unique(y)) < columns:  # not defined without a node of each class
         return float("nan")
     from sklearn.metrics import roc_auc_score
 
-    p = np.asarray(probability)
-    if p.ndim == 2 and p.shape[1] == 2:
-        p = p[:, 1]
-    if p.ndim == 2:
-        if len(np.unique(y)) < p.shape[1]:
-            return float("nan")
-        return float(roc_auc_score(y, p, multi_class="ovr"))
-    return float(roc_auc_score(y, p))
+    if p.ndim == 1:
+        return float(roc_auc_score(y, p))
+    if columns == 2:
+        return float(roc_auc_score(y, p[:, 1]))
+    return float(roc_auc_score(y, p / p.sum(1, keepdims=True), multi_class="ovr"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from tenfold.reliant.store import Stored, digest_of, kept
 from tenfold.reliant.teachers import Mode, Teacher, train_teacher
 from tenfold.reliant.training import (
     Distillation,
+    TradeOffConfig,
     TrainConfig,
     dataset_of,
     name_of,
@@ -46,6 +48,8 @@ from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
+SECONDS = ("seconds", "seconds of graph and teacher")
+OpenRun = Callable[[], Run]
 SHOWN = ("ACC", "F1", "AUC", "dSP", "dEO", "dEOdds", "utility gap", "label gap")
 
 
@@ -56,7 +60,6 @@ class Result:
     Attributes:
         config: settled.
         data: the graph.
-        teacher: whose answers were distilled.
         model: the trained student with its proxies.
         probabilities: float [N, C].
         scores: on the test nodes.
@@ -64,11 +67,11 @@ class Result:
         teacher_scores: of the teacher, on the test nodes.
         history: the metrics of the epochs.
         epoch: that was kept.
+        plain_history: of the same run without the bias (alpha 0), if there was one.
     """
 
     config: TrainConfig
     data: Data
-    teacher: Teacher
     model: Any
     probabilities: Tensor
     scores: dict[str, float]
@@ -76,6 +79,7 @@ class Result:
     teacher_scores: dict[str, float]
     history: list[dict[str, Any]]
     epoch: int
+    plain_history: Sequence[Mapping[str, Any]] = ()
 
 
 def opened(config: TrainConfig) -> tuple[TrainConfig, Data]:
@@ -89,38 +93,48 @@ def opened(config: TrainConfig) -> tuple[TrainConfig, Data]:
     return config, dataset_of(config).to(str(device))
 
 
-def train(
-    config: TrainConfig,
-    run: Run | None = None,
-    data: Data | None = None,
-    fresh: bool = False,
-    fresh_teacher: bool | None = None,
-    cache: bool = True,
-) -> Result:
-    """Trains the teacher, then the student; either is taken from the cache if it is there.
+def teacher_of(config: TrainConfig, data: Data, fresh: bool = False, cache: bool = True) -> Teacher:
+    """The teacher of a run, trained or taken from the cache.
 
     Args:
         config: the run.
-        run: its folder, which gets metrics and checkpoints, and goes on from the last one.
-        data: the graph; by default that of the configuration.
-        fresh: train both even if they are in the cache.
-        fresh_teacher: the same for the teacher alone; by default as ``fresh``.
+        data: its graph.
+        fresh: train it even if it is in the cache.
         cache: whether to use the cache at all.
     """
-    if data is None:
-        config, data = opened(config)
-    else:
-        config = settled(config)
-    teacher = train_teacher(
+    return train_teacher(
         data,
         config.teacher,
         config.mode,
         config.teacher_epochs,
         config.teacher_seed,
-        fresh if fresh_teacher is None else fresh_teacher,
+        fresh,
         cache,
     )
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    teacher: Teacher,
+    open_run: OpenRun | None = None,
+    fresh: bool = False,
+    cache: bool = True,
+) -> Result:
+    """Trains a student, or takes it from the cache.
+
+    Args:
+        config: the run.
+        data: its graph.
+        teacher: of :func:`teacher_of`.
+        open_run: gives the run's folder, which gets metrics and checkpoints, and goes on from the
+            last one. It is called when all that can be wrong with the run has been checked.
+        fresh: train it even if it is in the cache.
+        cache: whether to use the cache at all.
+    """
+    config = settled(config)
     training = Distillation(data, teacher, config)
+    run = None if open_run is None else open_run()
     history: list[dict[str, Any]] = []
 
     def make() -> Stored:
@@ -142,11 +156,14 @@ def train(
         training.model.load_state_dict(weights)
     else:
         values = make()[1]
+    if run is not None and not history:  # nothing was trained
+        run.rewind(-1)
+        for line in values["history"]:
+            run.log(**line)
     probabilities = training.probabilities()
     return Result(
         config,
         data,
-        teacher,
         training.model,
         probabilities,
         score(data, probabilities),
@@ -185,6 +202,23 @@ def _distil(training: Distillation, run: Run | None) -> list[dict[str, Any]]:
     return history
 
 
+def last_trained(root: Path | str = "runs") -> Run:
+    """The newest run of `train` that is finished: what `evaluate` takes by default.
+
+    Args:
+        root: the folder of all runs.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = list(Path(root, "reliant").glob("*/student.safetensors"))
+    if not found:
+        raise InputError(
+            f"no run with a student in {Path(root, 'reliant')}; expected one of `train`"
+        )
+    return Run.open(max(found, key=lambda path: path.stat().st_mtime_ns).parent)
+
+
 def deployed_of(run: Run) -> tuple[TrainConfig, Data, Deployed]:
     """A run's student with its frozen mean proxy, and the graph.
 
@@ -193,7 +227,10 @@ def deployed_of(run: Run) -> tuple[TrainConfig, Data, Deployed]:
     """
     path = run.folder / "student.safetensors"
     if not path.is_file():
-        raise InputError(f"{run.folder} has no student yet; continue it with train --resume")
+        raise InputError(
+            f"{run.folder} holds no student; expected the folder of a finished `train` (one that "
+            "was interrupted goes on with train --resume; reproduce and tradeoff keep none)"
+        )
     config, data = opened(run.config(TrainConfig))
     width = None
     if config.framework == "akd":
@@ -248,7 +285,6 @@ def write_report(
     folder: Path,
     result: Result,
     curve: Sequence[Mapping[str, Any]] = (),
-    compared: Sequence[Mapping[str, Any]] = (),
     title: str | None = None,
 ) -> tuple[Path, list[tuple[Path, str]]]:
     """The page of one run: what was read, scores, groups, calibration, trade-off.
@@ -257,7 +293,6 @@ def write_report(
         folder: where ``report.html`` and the pictures go.
         result: of :func:`train`.
         curve: of :func:`trade_off_curve`.
-        compared: further methods on the same nodes.
         title: heading; by default the data set.
 
     Returns:
@@ -266,11 +301,8 @@ def write_report(
     config = result.config
     report = Report(title or f"RELIANT on {name_of(config)}", f"mode {config.mode}")
     report.table(what_was_used(config), caption="What was read, and of which nodes")
-    rows: list[dict[str, Any]] = [
-        {"method": f"teacher {config.teacher}", **result.teacher_scores},
-        *map(dict, compared),
-        {"method": method_of(config), **result.scores},
-    ]
+    teacher = {"method": f"teacher {config.teacher}", **result.teacher_scores}
+    rows = [teacher, {"method": method_of(config), **result.scores}]
     report.table(rows, caption="Test nodes (label gap: the dSP of a perfect prediction)")
     y, guess, s, p = predictions_of(result)
     intervals = bootstrap(y, guess, s)
@@ -285,22 +317,31 @@ def write_report(
     made: list[tuple[str, Any, str]] = []
     if p.shape[1] == 2:
         bins = calibration(y, p[:, 1], s)
+        positive = f"class {1 if labels is None else labels[1]}"
         errors = ", ".join(f"{k}: {v:.3f}" for k, v in calibration_error(bins).items())
         caption = f"Calibration of each group (expected calibration error: {errors})"
-        made.append(("calibration", pictures.calibration_curves(bins, names), caption))
+        if config.student == "plp":
+            caption += (
+                ". PLP's logits lie between 0 and about 1, so that its probabilities are seldom "
+                "near 0 or 1: the curves are steep by construction"
+            )
+        made.append(("calibration", pictures.calibration_curves(bins, names, positive), caption))
     if curve:
-        lone = [row for row in rows if row["method"] != method_of(config)]
         caption = (
             "Trade-off on the test nodes, a point for each weight alpha; hypervolume against "
             "(0, 1): "
             f"{hypervolume([(q['ACC'], q['dSP']) for q in curve]):.4f}"
         )
-        picture = pictures.trade_off([*curve, *lone[:1]])
+        picture = pictures.trade_off([*curve, teacher])
         made.insert(0, ("trade-off", picture, caption))
         report.table([dict(q) for q in curve], caption="The curve: one training each")
     if result.history:
-        caption = "Training: the student lowers J without proxies, the proxies raise it with them"
-        made.append(("training", pictures.training_curves(result.history), caption))
+        caption = (
+            "Training (faint: each epoch; full: the running mean). The student lowers J of the "
+            "wiped input while its proxies raise J of the full one"
+        )
+        picture = pictures.training_curves(result.history, result.plain_history)
+        made.append(("training", picture, caption))
     for name, figure, caption in made:
         report.picture(figure, name, caption)
     report.config(config)
@@ -312,37 +353,45 @@ def write_report(
 
 
 def trade_off_curve(
-    config: TrainConfig, alphas: Sequence[float], run: Run | None = None, cache: bool = True
+    config: TradeOffConfig, open_run: OpenRun | None = None, cache: bool = True
 ) -> tuple[list[dict[str, Any]], Result]:
-    """Trains once for each weight of the bias.
+    """Trains once for each weight of the bias; the teacher is the same.
 
     Args:
-        config: the run; its own alpha is not used.
-        alphas: the weights.
-        run: a folder that remembers each weight.
+        config: the run and the weights.
+        open_run: gives the folder that remembers each weight, called after all checks.
         cache: whether to use the cache.
 
     Returns:
         A row for each weight, ``alpha`` with the scores on test nodes and ``val ACC``, ``val dSP``,
         in the order of the weights, and the run of the last weight.
     """
-    if not alphas or min(alphas) < 0:
-        raise InputError(f"alphas={list(alphas)}; expected weights of at least 0")
-    config, data = opened(config)
+    weights = sorted({float(alpha) for alpha in config.alphas})
+    base, data = opened(config.run_of(weights[0]))
+    teacher = teacher_of(base, data, cache=cache)
+    Distillation(data, teacher, base)  # what cannot be trained is refused here
+    run = None if open_run is None else open_run()
     done = {line["alpha"]: line for line in run.metrics()} if run is not None else {}
     rows, result = [], None
-    for number, alpha in enumerate(sorted(alphas)):
-        if alpha not in done or number == len(alphas) - 1:
-            result = train(replace(config, alpha=float(alpha)), data=data, cache=cache)
-            line = {"alpha": float(alpha), **result.scores}
+    plain: Sequence[Mapping[str, Any]] = ()
+    for alpha in weights:
+        if alpha not in done or alpha == weights[-1]:  # of the last one the model is shown
+            own = None if run is None else partial(Run, run.folder / f"alpha-{alpha:g}")
+            result = train(config.run_of(alpha), data, teacher, own, cache=cache)
+            if alpha == 0:
+                plain = result.history
+            line = {"alpha": alpha, **result.scores}
             line |= {f"val {k}": result.val[k] for k in ("ACC", "dSP", "dEO")}
             if run is not None and alpha not in done:
                 run.log(epoch=len(done), **line)
-            done[float(alpha)] = line
+            done[alpha] = line
+        elif alpha == 0 and run is not None:
+            plain = Run(run.folder / "alpha-0").metrics()
         row = dict(done[alpha])
         row.pop("epoch", None)
         rows.append(row)
     assert result is not None
+    result.plain_history = plain if result.config.alpha else ()
     return rows, result
 
 
@@ -380,67 +429,71 @@ class ReproduceConfig:
             raise InputError(f"seeds={self.seeds}; expected >= 1")
 
 
-def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Comparison]]:
-    """All seeds of all data sets; a seed that ``run`` has already is not run again.
+def reproduce(
+    config: ReproduceConfig, open_run: OpenRun
+) -> tuple[Run, list[Measurement], list[Comparison]]:
+    """All seeds of all data sets; a seed that the run has already is not run again.
 
     Args:
         config: what to run.
-        run: the folder that remembers each seed.
+        open_run: gives the folder that remembers each seed, called after all checks.
 
     Returns:
-        Mean and population standard deviation for each data set, mode, method and metric, and the
-        same beside the official log.
+        The run; mean and population standard deviation for each data set, mode, method and metric;
+        and the same beside the official log.
     """
+    read: list[tuple[TrainConfig, Data, float]] = []
+    for dataset in config.dataset:
+        for mode in config.mode:
+            started = time.perf_counter()
+            base, data = opened(_base(dataset, mode, config))
+            read.append((base, data, time.perf_counter() - started))
+    jobs: list[TrainConfig] = []
+    ready: dict[tuple[str, str], tuple[Data, Teacher, float]] = {}
+    for base, data, seconds in read:
+        started = time.perf_counter()
+        teacher = teacher_of(base, data, config.fresh)
+        Distillation(data, teacher, base)  # what cannot be trained is refused here
+        seconds += time.perf_counter() - started
+        ready[base.dataset, base.mode] = data, teacher, seconds
+        jobs += [base, replace(base, alpha=0.0)] if config.plain else [base]
+    run = open_run()
     done: dict[tuple[Any, ...], dict[str, Any]] = {
         (r["dataset"], r["mode"], r["method"], r["seed"]): r for r in run.metrics()
     }
-    jobs = []
-    for dataset in config.dataset:
-        for mode in config.mode:
-            base = _base(dataset, mode, config)
-            plain = [replace(base, alpha=0.0)] if config.plain else []
-            jobs += [settled(c) for c in (base, *plain)]
-    teachers: dict[tuple[str, str], dict[str, float]] = {}
-    graphs: dict[str, dict[str, Any]] = {}
     with progress("reproduce", total=len(jobs) * config.seeds) as bar:
         for job in jobs:
-            method, data = method_of(job), None
+            method = method_of(job)
+            data, teacher, before = ready[job.dataset, job.mode]
             for seed in range(config.seeds):
                 key = (job.dataset, job.mode, method, seed)
                 if key not in done:
+                    name = f"{job.dataset}-{job.mode}-alpha-{job.alpha:g}-seed-{seed}"
+                    own = partial(Run, run.folder / name.replace(":", "-"))
+                    resumed = own().load() is not None
                     started = time.perf_counter()
-                    if data is None:
-                        data = opened(job)[1]
-                    # Fresh: the teacher once a graph and mode, the students each.
-                    again = config.fresh and (job.dataset, job.mode) not in teachers
-                    result = train(
-                        replace(job, seed=seed),
-                        data=data,
-                        fresh=config.fresh,
-                        fresh_teacher=again,
-                    )
+                    result = train(replace(job, seed=seed), data, teacher, own, config.fresh)
+                    seconds = time.perf_counter() - started
                     line = {
                         "dataset": job.dataset,
                         "mode": job.mode,
                         "method": method,
                         "seed": seed,
                         "kept": result.epoch,
-                        "seconds": round(time.perf_counter() - started, 2),
+                        "seconds": None if resumed else round(seconds, 2),
+                        "seconds of graph and teacher": round(before, 2),
                         **result.scores,
                         "teacher": result.teacher_scores,
-                        "graph": statistics(data),
                     }
                     run.log(epoch=len(done), **line)
                     done[key] = line
-                teachers[job.dataset, job.mode] = done[key]["teacher"]
-                graphs[job.dataset] = done[key]["graph"]
                 bar.update(dataset=job.dataset, method=method, ACC=done[key]["ACC"])
     rows = []
     for job in jobs:
         method = method_of(job)
         lines = [done[job.dataset, job.mode, method, seed] for seed in range(config.seeds)]
         if job.alpha != 0:
-            values = teachers[job.dataset, job.mode]
+            values = lines[0]["teacher"]
             name = f"teacher {config.framework.upper()}+{config.teacher.upper()}"
             rows += [
                 replace(m, method=name, value=values[m.metric]) for m in measurements(job, values)
@@ -460,9 +513,10 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
                 )
             )
     comparison = compare(published("reliant"), rows)
+    graphs = {name: statistics(data) for (name, _), (data, _, _) in ready.items()}
     _reproduce_report(run, config, jobs, comparison, done, graphs)
     run.finish({"results": rows, "comparison": [asdict(row) for row in comparison]})
-    return rows, comparison
+    return run, rows, comparison
 
 
 def _base(dataset: str, mode: Mode, config: ReproduceConfig) -> TrainConfig:
@@ -496,15 +550,16 @@ def _reproduce_report(
         if job.alpha != 0:
             report.table(what_was_used(job), caption=f"What was read: {job.dataset}, {job.mode}")
     report.table([{"dataset": k, **v} for k, v in graphs.items()], caption="The graphs, rebuilt")
-    keys = ("dataset", "mode", "method", "seed", "kept", "seconds", "ACC", "dSP", "dEO")
+    keys = ("dataset", "mode", "method", "seed", "kept", *SECONDS, "ACC", "dSP", "dEO")
     report.table([{k: line[k] for k in keys} for line in done.values()], caption="Each seed")
     for dataset in config.dataset:
-        points = [
-            {"method": f"{line['method']} ({line['mode']})", "ACC": line["ACC"], "dSP": line["dSP"]}
-            for line in done.values()
-            if line["dataset"] == dataset and line["seed"] == 0
-        ]
-        caption = f"{dataset}: accuracy against dSP, seed 0 of each method"
+        points = []
+        for line in (line for line in done.values() if line["dataset"] == dataset):
+            if line["seed"] == 0:  # the teacher is one for all seeds
+                name = f"teacher {config.teacher} ({line['mode']})"
+                points.append({"method": name, **line["teacher"]})
+            points.append({**line, "method": f"{line['method']} ({line['mode']})"})
+        caption = f"{dataset}: accuracy against dSP, a point for each seed"
         report.picture(pictures.trade_off(points), f"trade-off-{dataset}", caption)
     report.config(config)
     report.write(run.folder / "report.html")

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import dropout as torch_dropout
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from tenfold.shared.errors import InputError
+
 _LANES = 1 << 16
 
 
@@ -61,6 +63,9 @@ class Adjacency:
         edge_index: int64 [2, E] with both directions; loops and repetitions do not matter.
         nodes: N.
 
+    Raises:
+        InputError: for a node that is not there, or an edge without its other direction.
+
     Attributes:
         nodes: N.
         entries: number of entries, loops included.
@@ -69,6 +74,11 @@ class Adjacency:
 
     def __init__(self, edge_index: Tensor, nodes: int) -> None:
         device = edge_index.device
+        if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= nodes):
+            raise InputError(
+                f"edge_index: nodes {int(edge_index.min())} to {int(edge_index.max())}; expected 0 "
+                f"to {nodes - 1}"
+            )
         loops = torch.arange(nodes, device=device)
         key = torch.cat([edge_index[0] * nodes + edge_index[1], loops * nodes + loops]).unique()
         row, column = key // nodes, key % nodes
@@ -78,7 +88,14 @@ class Adjacency:
         self.crow = torch.cat([count.new_zeros(1), count.cumsum(0)]).to(kind)
         self.column = column.to(kind)
         self.row = row.to(kind)
-        self.transposed = torch.searchsorted(key, column * nodes + row)
+        turned = column * nodes + row
+        self.transposed = torch.searchsorted(key, turned).clamp(max=len(key) - 1)
+        if not torch.equal(key[self.transposed], turned):
+            lone = int((key[self.transposed] != turned).nonzero()[0, 0])
+            raise InputError(
+                f"edge_index: {int(row[lone])} -> {int(column[lone])} has no edge back; expected "
+                "both directions, as tenfold.reliant.fair_graph makes them"
+            )
         self.degree = count.float()
         self.ones = torch.ones(self.entries, device=device)
         self._root = self.degree.rsqrt()[:, None]

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 from torch_geometric.data import Data
 
+from tenfold.reliant.data.graph import check_graph
 from tenfold.reliant.model.graphs import MODELS
 from tenfold.reliant.store import Stored, digest_of, kept
 from tenfold.reliant.wrapper import ask
@@ -42,7 +43,6 @@ class Teacher:
         name: ``gcn``, ``sage``, ..., or the file of its answers.
         logits: float [N, C], log-probabilities.
         embedding: float [N, h], or None.
-        weights: of the network; empty for a file.
         epoch: that was kept.
         history: loss and the accuracy that chose, each epoch.
     """
@@ -50,7 +50,6 @@ class Teacher:
     name: str
     logits: Tensor
     embedding: Tensor | None
-    weights: dict[str, Tensor]
     epoch: int
     history: list[dict[str, Any]]
 
@@ -71,7 +70,7 @@ def train_teacher(
     of the training nodes is held out and chooses the epoch in the same way.
 
     Args:
-        data: a checked graph.
+        data: a graph with ``x``, ``edge_index``, ``y``, ``sensitive`` and the three masks.
         name: ``gcn``, ``sage``, ``gat``, ``appnp``, ``sgc``, ``mlp``, or an ``.npy`` file of
             probabilities or logits float [N, C].
         mode: see above.
@@ -81,8 +80,12 @@ def train_teacher(
         cache: whether to use the cache at all.
 
     Raises:
-        InputError: unknown name, or a file of another number of nodes or classes.
+        InputError: a graph that is not whole, an unknown name or mode, less than one epoch, or a
+            file that is missing or of another number of nodes or classes.
     """
+    data = check_graph(data)
+    if mode not in EPOCHS:
+        raise InputError(f"mode={mode!r}; expected 'honest' or 'official'")
     if name.endswith(".npy"):
         return _from_file(Path(name), data)
     if name not in MODELS:
@@ -102,8 +105,7 @@ def train_teacher(
         key = digest_of(data.x, data.edge_index, labels, data.train_mask, name, mode, limit, seed)
         tensors, values = kept("teacher", key, make, fresh)
     tensors = {key: value.to(data.x.device) for key, value in tensors.items()}
-    weights = {k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")}
-    return Teacher(name, tensors["logits"], tensors["embedding"], weights, **values)
+    return Teacher(name, tensors["logits"], tensors["embedding"], **values)
 
 
 def _train(data: Data, name: str, mode: Mode, epochs: int, seed: int) -> Stored:
@@ -146,28 +148,16 @@ def _train(data: Data, name: str, mode: Mode, epochs: int, seed: int) -> Stored:
     model.load_state_dict(best[2])
     logits, embedding = ask(model, data)
     assert embedding is not None
-    tensors = {"logits": logits, "embedding": embedding}
-    tensors |= {f"weight.{k}": v for k, v in best[2].items()}
-    return tensors, {"epoch": best[1], "history": history}
-
-
-def teacher_module(teacher: Teacher, inputs: int) -> nn.Module:
-    """The network of a trained teacher, in evaluation mode.
-
-    Args:
-        teacher: from :func:`train_teacher`.
-        inputs: d.
-    """
-    if not teacher.weights:
-        raise InputError(f"{teacher.name} holds answers only, and no network")
-    module = MODELS[teacher.name](inputs, teacher.logits.shape[1])
-    module.load_state_dict(teacher.weights)
-    return module.eval()
+    return {"logits": logits, "embedding": embedding}, {"epoch": best[1], "history": history}
 
 
 def _from_file(path: Path, data: Data) -> Teacher:
     try:
         answers = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"teacher {path}: no such file; expected an .npy file of probabilities or logits"
+        ) from error
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"teacher {path}: not a plain numpy file: {error}") from error
     classes = int(data.y[data.train_mask].max()) + 1
@@ -184,4 +174,4 @@ def _from_file(path: Path, data: Data) -> Teacher:
         logits = (values / sums[:, None]).clamp(min=1e-12).log()
     else:
         logits = log_softmax(values, 1)
-    return Teacher(str(path), logits, None, {}, 0, [])
+    return Teacher(str(path), logits, None, 0, [])

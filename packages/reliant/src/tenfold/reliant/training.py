@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +80,8 @@ class TrainConfig:
     notion: Notion = "sp"
     """What is made fair: sp (statistical parity), eo (equal opportunity), eodds."""
     alpha: float | None = None
-    """Weight of the bias; 0 is plain distillation."""
+    """Weight of the bias; 0 is plain distillation. By default 8000 (plp), 1000 (plp, official), 10
+    (other students)."""
     proxies: Proxies = "learned"
     """learned, fixed (the columns s and 1 - s), none."""
     attach: Attach | None = None
@@ -131,17 +132,36 @@ class TrainConfig:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value is not None and not low <= value < high:
-                raise InputError(f"{name}={value}; expected at least {low:g}")
+                raise InputError(f"{name}={value}; expected a finite number of at least {low:g}")
         for name in ("learning_rate", "proxy_learning_rate", "temperature"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value}; expected > 0")
+                raise InputError(f"{name}={value}; expected a finite number > 0")
         if self.edges is not None and self.nodes is None:
             raise InputError(f"edges={self.edges} without nodes; expected --nodes with your table")
         if not 0 <= self.feature_dropout < 1:
             raise InputError(f"feature_dropout={self.feature_dropout}; expected 0 up to below 1")
         if not 0 < self.hide < 1:
             raise InputError(f"hide={self.hide}; expected a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class TradeOffConfig(TrainConfig):
+    """A run for each weight of the bias; ``alpha`` itself is not used."""
+
+    alphas: tuple[float, ...] = (0.0, 100.0, 1000.0, 10000.0)
+    """The weights."""
+
+    def __post_init__(self) -> None:
+        """Refuses weights that no run can have."""
+        super().__post_init__()
+        if not self.alphas or not all(0 <= alpha < math.inf for alpha in self.alphas):
+            raise InputError(f"alphas={list(self.alphas)}; expected finite weights of at least 0")
+
+    def run_of(self, alpha: float) -> TrainConfig:
+        """The run of one weight."""
+        given = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
+        return TrainConfig(**given | {"alpha": alpha})
 
 
 def settled(config: TrainConfig) -> TrainConfig:
@@ -183,7 +203,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     return made
 
 
-ALPHA = 4000.0  # honest CPF: weight of J over the training nodes that are hidden in a step
+ALPHA = 8000.0  # honest PLP: weight of J over the training nodes that are hidden in a step
 
 
 def name_of(config: TrainConfig) -> str:

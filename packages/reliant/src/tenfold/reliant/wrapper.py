@@ -98,6 +98,9 @@ class Reliant(nn.Module):
             if data is None:
                 raise InputError("teacher needs data, the graph to ask it about")
             teacher_logits, teacher_embedding = ask(teacher, data)
+        _float_rows("teacher_logits", teacher_logits)
+        if teacher_embedding is not None:
+            _float_rows("teacher_embedding", teacher_embedding)
         assert teacher_logits is not None
         if (
             not isinstance(sensitive, Tensor)
@@ -110,19 +113,21 @@ class Reliant(nn.Module):
                 "tensor [N] of 0 and 1"
             )
         nodes = len(sensitive)
-        if teacher_logits.ndim != 2 or len(teacher_logits) != nodes:
-            raise InputError(
-                f"teacher_logits: shape {list(teacher_logits.shape)}; expected [{nodes}, C], one "
-                "row for each entry of sensitive"
-            )
-        if not torch.isfinite(teacher_logits).all():
-            raise InputError("teacher_logits: values that are not finite; expected logits")
+        for name, values in (
+            ("teacher_logits", teacher_logits),
+            ("teacher_embedding", teacher_embedding),
+        ):
+            if values is not None and len(values) != nodes:
+                raise InputError(
+                    f"{name}: shape {list(values.shape)}; expected {nodes} rows, one for each "
+                    "entry of sensitive"
+                )
         self.student = student
         clamps = hasattr(student, "labelled")
         self.framework: Framework = framework or (CPF() if clamps else SoftLabels())
         self.alpha = alpha if alpha is not None else (1000.0 if clamps else 10.0)
         if not 0 <= self.alpha < float("inf"):
-            raise InputError(f"alpha={alpha}; expected at least 0")
+            raise InputError(f"alpha={alpha}; expected a finite number of at least 0")
         self.notion: Notion = notion
         self.kind, self.attach, self.surrogate = proxies, attach, surrogate
         self.fairness_nodes: Nodes = fairness_nodes
@@ -166,7 +171,7 @@ class Reliant(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Logits [N, C] of the wiped input, as they are deployed."""
-        logits: Tensor = self.student(self.wiped(x), edge_index)
+        logits: Tensor = _asked(self.student, self.wiped(x), edge_index)
         return logits
 
     @torch.no_grad()
@@ -188,7 +193,8 @@ class Reliant(nn.Module):
             data: a checked graph.
 
         Raises:
-            InputError: if the graph has another number of nodes than the teacher's answers.
+            InputError: if the graph has another number of nodes than the teacher's answers, or
+                lacks one of the two groups among the nodes that the bias is measured on.
         """
         if data.num_nodes != len(self.sensitive):
             raise InputError(
@@ -204,6 +210,8 @@ class Reliant(nn.Module):
             self.teacher,
             self.embedding,  # type: ignore[arg-type]
         )
+        for where in (self.fairness_nodes, self.proxy_nodes):  # no groups: refused before a step
+            self._groups(made, where, made.labelled)
         student: Any = self.student
         if hasattr(student, "from_aggregated") and self.attach == "append":
             made.aggregated = student.aggregate(data.x, data.edge_index)
@@ -253,6 +261,11 @@ class Reliant(nn.Module):
         view, readable = self._hidden(view)
         mean = self.mean_proxy().expand(len(view.x), WIDTH)
         logits, embedding = self._run(view, mean)
+        if logits.shape != view.teacher.shape:
+            raise InputError(
+                f"student: its answers are {list(logits.shape)}; the teacher's are "
+                f"{list(view.teacher.shape)}: expected a logit for each node and class"
+            )
         if isinstance(self.framework, GraphAKD):
             found["discriminators"] = float(self.framework.before(logits, embedding, view))
         loss = self.framework.loss(logits, embedding, view, self.student)
@@ -354,9 +367,9 @@ class Reliant(nn.Module):
         if view.aggregated is not None:
             h = torch.cat([view.aggregated, student.aggregate(proxies, view.edge_index)], 1)
             if self.framework.needs_embedding and hasattr(student, "embed_aggregated"):
-                return student.embed_aggregated(h, view.edge_index)
+                return _asked(student, h, view.edge_index, "embed_aggregated")
             if not self.framework.needs_embedding:
-                return student.from_aggregated(h, view.edge_index), None
+                return _asked(student, h, view.edge_index, "from_aggregated"), None
         x = attached(view.x, proxies, self.attach)
         if self.framework.needs_embedding:
             if not hasattr(student, "embed"):
@@ -364,8 +377,8 @@ class Reliant(nn.Module):
                     "GraphAKD compares embeddings: the student needs a method embed(x, edge_index) "
                     "that gives logits and embedding"
                 )
-            return student.embed(x, view.edge_index)
-        return student(x, view.edge_index), None
+            return _asked(student, x, view.edge_index, "embed")
+        return _asked(student, x, view.edge_index), None
 
     def _hidden(self, view: View) -> tuple[View, Tensor]:
         """For PLP: hides some training nodes and gives those; the others answer their label."""
@@ -389,6 +402,11 @@ class Reliant(nn.Module):
 
     def _bias(self, logits: Tensor, view: View, where: Nodes, readable: Tensor) -> Tensor | None:
         """J of one forward pass; None in a batch that lacks a group."""
+        groups = self._groups(view, where, readable)
+        return None if groups is None else bias(softmax(logits, 1), groups, self.surrogate)
+
+    def _groups(self, view: View, where: Nodes, readable: Tensor) -> Groups | None:
+        """The groups that a bias is measured on, kept with the view if they stay the same."""
         clamps = hasattr(self.student, "labelled")
         if where == "train":
             nodes = readable
@@ -398,17 +416,16 @@ class Reliant(nn.Module):
             nodes = view.labelled | view.unlabelled
         fixed = view.ids is None and not (clamps and where == "train")
         if fixed and where in view.groups:
-            groups = view.groups[where]
-        else:
-            try:
-                groups = Groups.of(view.sensitive, nodes, self.notion, view.y)
-            except InputError:
-                if view.ids is None:
-                    raise
-                return None
-            if fixed:
-                view.groups[where] = groups
-        return bias(softmax(logits, 1), groups, self.surrogate)
+            return view.groups[where]
+        try:
+            groups = Groups.of(view.sensitive, nodes, self.notion, view.y)
+        except InputError:
+            if view.ids is None:
+                raise
+            return None
+        if fixed:
+            view.groups[where] = groups
+        return groups
 
 
 class Optimizers:
@@ -472,7 +489,7 @@ class Deployed(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Logits [N, C] of attributes [N, d]; the nodes need not be those of the training."""
         proxies = self.mean_proxy.expand(len(x), WIDTH)
-        logits: Tensor = self.student(attached(x, proxies, self.attach), edge_index)
+        logits: Tensor = _asked(self.student, attached(x, proxies, self.attach), edge_index)
         return logits
 
 
@@ -504,3 +521,29 @@ def ask(teacher: nn.Module, data: Data) -> tuple[Tensor, Tensor | None]:
         logits, embedding = teacher.embed(data.x, data.edge_index)  # type: ignore[operator]
         return log_softmax(logits, 1), embedding
     return log_softmax(teacher(data.x, data.edge_index), 1), None
+
+
+def _asked(student: nn.Module, x: Tensor, edge_index: Tensor, method: str = "__call__") -> Any:
+    """A student's answer; an input that it cannot take is the caller's mistake."""
+    try:
+        return getattr(student, method)(x, edge_index)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"student: {type(student).__name__} cannot be asked about x {list(x.shape)} and "
+            f"edge_index {list(edge_index.shape)}: {str(error).splitlines()[0]}; expected a module "
+            "that takes both, with the attributes' columns, and two more if proxies are appended"
+        ) from error
+
+
+def _float_rows(name: str, values: Any) -> None:
+    """Refuses what is no float tensor of rows, or has values that are not finite."""
+    if not isinstance(values, Tensor) or values.ndim != 2 or not values.is_floating_point():
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise InputError(
+            f"{name}: {type(values).__name__} {kind} {list(getattr(values, 'shape', ()))}; "
+            "expected a float tensor of two dimensions, a row each node"
+        )
+    if not torch.isfinite(values).all():
+        raise InputError(f"{name}: values that are not finite; expected numbers")

@@ -14,11 +14,11 @@ def biased_graph(
     nodes: int = 2000,
     attributes: int = 16,
     label_gap: float = 0.2,
-    label_homophily: float = 0.85,
-    group_homophily: float = 0.7,
-    mean_degree: float = 12.0,
-    signal: float = 1.0,
-    leak: float = 1.0,
+    label_homophily: float = 0.75,
+    group_homophily: float = 0.8,
+    mean_degree: float = 6.0,
+    signal: float = 2.0,
+    leak: float = 2.0,
     seed: int = 0,
 ) -> Data:
     """A stochastic block model of two classes and two groups, with a label gap of known size.

@@ -34,11 +34,16 @@ def similarity_edges(x: np.ndarray, threshold: float, cache: bool = True) -> np.
         int64 [2, E], directed, sorted by source.
 
     Raises:
-        InputError: for a threshold outside of (0, 1) or values that are not finite.
+        InputError: for a threshold outside of (0, 1), another shape, or values that are not finite.
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold={threshold}; expected a number between 0 and 1")
-    x = np.ascontiguousarray(x, dtype=np.float64)
+    try:
+        x = np.ascontiguousarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"x: {error}; expected numbers [N, d]") from error
+    if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
+        raise InputError(f"x: shape {list(x.shape)}; expected [N, d] with at least two nodes")
     if not np.isfinite(x).all():
         raise InputError("x has missing or infinite values; expected numbers")
     digest = hashlib.sha256(x.tobytes() + repr((x.shape, threshold)).encode()).hexdigest()[:32]

@@ -68,6 +68,9 @@ class PLP(nn.Module):
             raise InputError(f"rounds={rounds}; expected at least 1")
         if kind not in ("ind", "tra"):
             raise InputError(f"kind={kind!r}; expected 'ind' or 'tra'")
+        for name in ("edge_index", "y", "train_mask"):
+            if getattr(data, name, None) is None:
+                raise InputError(f"data: {name!r} is missing; expected edge_index, y, train_mask")
         nodes, train = int(data.num_nodes or 0), data.train_mask
         classes = int(data.y[train].max()) + 1
         self.rounds, self.kind = rounds, kind
@@ -105,10 +108,6 @@ class PLP(nn.Module):
             mixed = keep * spread(f).index_select(0, free) + transformed
             f = start.index_copy(0, free, torch.relu(mixed))
         return f
-
-    def shares(self) -> Tensor:
-        """How much of each node's answer is propagation and not transformation, float [N]."""
-        return torch.sigmoid(self.mixing.detach())[:, 0]
 
     def _transform(self, x: Tensor) -> Tensor:
         p = self.feature_dropout if self.training else 0.0
