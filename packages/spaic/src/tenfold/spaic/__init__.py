@@ -1,0 +1,47 @@
+"""SPAIC: spiking networks, one front end for simulation and training (CIM 2024)."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Network": "network.network",
+    "NetworkModule": "network.network",
+    "Assembly": "network.objects",
+    "BaseModule": "network.objects",
+    "NeuronGroup": "network.groups",
+    "NeuronModel": "model.neurons",
+    "model_names": "model.neurons",
+    "Connection": "network.connections",
+    "Initializer": "network.connections",
+    "Projection": "network.connections",
+    "IncludedTypePolicy": "network.connections",
+    "ExcludedTypePolicy": "network.connections",
+    "IndexConnectPolicy": "network.connections",
+    "Module": "network.modules",
+    "Encoder": "network.nodes",
+    "Generator": "network.nodes",
+    "Decoder": "network.nodes",
+    "Action": "network.nodes",
+    "Reward": "network.nodes",
+    "Learner": "network.learners",
+    "Rule": "network.learners",
+    "Surrogate": "network.learners",
+    "network_save": "saving",
+    "network_load": "saving",
+    "save_state": "saving",
+    "load_state": "saving",
+    "from_relu": "conversion",
+    "to_nir": "interchange",
+    "from_nir": "interchange",
+    "StateMonitor": "network.monitors",
+    "SpikeMonitor": "network.monitors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that importing the package is quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

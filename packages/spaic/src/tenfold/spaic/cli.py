@@ -1,0 +1,301 @@
+"""The command line: `tenfold spaic VERB`. Each verb parses, calls, and returns what was found."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App
+
+from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
+from tenfold.shared.datasets import Dataset
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
+from tenfold.shared.runs import Run
+from tenfold.spaic.experiments import (
+    ReproduceConfig,
+    SimulateConfig,
+    circuit_report,
+    classifier_report,
+    evaluate_run,
+    layer_seconds,
+    train_run,
+)
+from tenfold.spaic.experiments import reproduce as reproduce_table
+from tenfold.spaic.experiments import simulate as simulate_circuit
+from tenfold.spaic.training import TrainConfig
+from tenfold.spaic.training import train as train_classifier
+
+app = package_app("spaic", help="SPAIC: spiking networks, simulated and trained.")
+data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
+app.command(data_app)
+
+
+@app.command
+def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
+    """Simulates a circuit of 4,000 neurons and trains a spiking classifier, in under a minute.
+
+    The circuit is CUBA, whose mean rate reference simulators agree on; the classifier learns the
+    handwritten digits of scikit-learn with surrogate gradients. Nothing is downloaded.
+
+    Args:
+        output: The folder for the report and its pictures.
+    """
+    from tenfold.shared.report import DemoResult, Report
+
+    started = time.perf_counter()
+    circuit = SimulateConfig()
+    simulated = simulate_circuit(circuit)
+    config = TrainConfig(device="cpu")
+    trained = train_classifier(config)
+    report = Report("SPAIC: a circuit and a classifier", "CUBA, 1 s; digits, surrogate gradients")
+    circuit_report(report, circuit, simulated)
+    report.text(f"The simulation ran in {simulated.seconds:.2f} s of processor time.")
+    classifier_report(report, config, trained)
+    page = report.write(output / "report.html")
+    shown = [("cuba-raster", "Spikes of CUBA"), ("digits-confusion", "Answers on the digits")]
+    made = DemoResult(
+        paper="SPAIC (CIM 2024)",
+        task="spiking networks",
+        data="digits, 360 test images; CUBA, 4,000 neurons, 1 s",
+        metric="ACC, %",
+        value=100 * trained.accuracy,
+        seconds=time.perf_counter() - started,
+        note=f"CUBA fires at {simulated.rates['all']:.2f} Hz (Brian2: 5.6 Hz). "
+        "The paper does not use these data.",
+        pictures=[(output / f"{name}.png", text) for name, text in shown],
+        report=page,
+    )
+    message(f"report: {page}")
+    rows = [
+        {"what": "CUBA, mean rate, Hz", "here": simulated.rates["all"], "known": 5.6},
+        {"what": "digits, accuracy, %", "here": 100 * trained.accuracy, "known": None},
+    ]
+    return Outcome(
+        {"demo": made, "rates": simulated.rates, "accuracy": trained.accuracy}, table(rows)
+    )
+
+
+@app.command
+def simulate(
+    *,
+    config: Annotated[SimulateConfig, FLAT] = SimulateConfig(),
+    output: Path | None = None,
+) -> Outcome:
+    """Simulates a circuit of the literature: rates, irregularity, speed, a raster.
+
+    Args:
+        config: The simulation.
+        output: A folder for a report with pictures; none is written by default.
+    """
+    from tenfold.shared.report import Report
+
+    result = simulate_circuit(config)
+    data: dict[str, Any] = {
+        "circuit": config.circuit,
+        "neurons": sum(g.num for g in result.network.get_groups() if g.label == "neg"),
+        "synapses": result.synapses,
+        "time_ms": config.time,
+        "rates": result.rates,
+        "cv": result.irregularity,
+        "engine": result.engine,
+        "build_seconds": result.build_seconds,
+        "seconds": result.seconds,
+        "real_time_factor": result.real_time,
+    }
+    if output is not None:
+        report = Report(f"The circuit {config.circuit}", f"{config.time:g} ms")
+        circuit_report(report, config, result)
+        report.config(config)
+        data["report"] = report.write(output / "report.html")
+        message(f"report: {data['report']}")
+    return Outcome(data)
+
+
+@app.command
+def train(
+    *,
+    config: Annotated[TrainConfig, FLAT] = TrainConfig(),
+    recipe: Recipe = None,
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+) -> Outcome:
+    """Trains a spiking classifier with surrogate gradients; writes a run folder with a report.
+
+    Args:
+        config: The run.
+        recipe: A recipe of this package, or a TOML file.
+        resume: The folder of an interrupted run; its own configuration is used.
+        output: The folder of all runs.
+    """
+    from tenfold.shared.compute import fabric
+
+    if resume is not None:
+        run, config = Run.resume(resume, config)
+        launched = fabric(config.device, config.devices)
+    else:
+        launched = fabric(config.device, config.devices)  # several processes share one folder
+        run = Run.create("spaic", recipe or config.dataset, config, output)
+    started = time.perf_counter()
+    result = train_run(config, run, launched)
+    data = {
+        "run": run.folder,
+        "dataset": config.dataset,
+        "accuracy": result.accuracy,
+        "loss": result.history[-1]["loss"],
+        "engine": result.network.engine_note,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    message(f"report: {run.folder / 'report.html'}")
+    return Outcome(data)
+
+
+@app.command
+def evaluate(run: Path | None = None) -> Outcome:
+    """Tests the network of a run again.
+
+    Args:
+        run: The run's folder; by default the newest.
+    """
+    folder = Run.open(run) if run is not None else Run.latest("spaic")
+    config, value, outputs = evaluate_run(folder)
+    return Outcome(
+        {
+            "run": folder.folder,
+            "dataset": config.dataset,
+            "samples": len(outputs),
+            "accuracy": value,
+        }
+    )
+
+
+@app.command
+def reproduce(
+    *,
+    config: Annotated[ReproduceConfig, FLAT] = ReproduceConfig(),
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+) -> Outcome:
+    """Measures the rates of circuits over seeds, beside those of reference simulators.
+
+    Args:
+        config: What to run.
+        resume: The folder of an interrupted reproduction; what it has is not run again.
+        output: The folder of all runs.
+    """
+    if resume is not None:
+        run, config = Run.resume(resume, config)
+    else:
+        run = Run.create("spaic", "reproduce", config, output)
+    rows, comparison = reproduce_table(config, run)
+    data = {"run": run.folder, "results": [asdict(row) for row in rows], "comparison": comparison}
+    return Outcome(data, view=table(comparison))
+
+
+@app.command
+def bench(*, sizes: tuple[int, ...] = (32, 512), steps: int = 500, batch: int = 16) -> Outcome:
+    """Times the engines on this machine: Linear + LIF forward and backward, and CUBA.
+
+    Args:
+        sizes: Neurons of the layer.
+        steps: Time steps.
+        batch: Samples.
+    """
+    rows: list[dict[str, Any]] = []
+    for n in sizes:
+        for engine in ("scan", "step"):
+            found = layer_seconds(n, steps, batch, engine, repeats=3)
+            rows.append({"task": f"Linear({n})+LIF", "engine": engine, **found})
+    result = simulate_circuit(SimulateConfig())
+    rows.append({"task": "CUBA, 4,000 neurons, 1 s", "engine": "event", "total": result.seconds})
+    return Outcome({"results": rows}, view=table(rows))
+
+
+@data_app.command(name="list")
+def list_data() -> Outcome:
+    """Lists the data sets: where each is looked for and whether it is there."""
+    from tenfold.shared.datasets import data_root, status
+    from tenfold.spaic.data import CATALOGUE
+
+    rows = [
+        {"name": "digits", "title": "scikit-learn", "state": "there", "folder": "", "licence": ""}
+    ]
+    for name, dataset in CATALOGUE.items():
+        states = {file.state for file in status(dataset)}
+        rows.append(
+            {
+                "name": name,
+                "title": dataset.title,
+                "state": "missing" if "missing" in states else "there",
+                "folder": str(data_root() / dataset.folder),
+                "licence": dataset.licence,
+            }
+        )
+    return Outcome({"datasets": rows}, view=table(rows))
+
+
+@data_app.command
+def fetch(*names: str) -> Outcome:
+    """Downloads data sets from their official addresses and checks them.
+
+    Args:
+        names: The data sets; by default all that can be downloaded.
+    """
+    from tenfold.shared.datasets import fetch as fetch_files
+
+    chosen = _datasets(names)
+    if not names:
+        chosen = [item for item in chosen if all(file.url for file in item.files)]
+    return Outcome({"folders": {item.name: fetch_files(item) for item in chosen}})
+
+
+@data_app.command
+def verify(*names: str) -> Outcome:
+    """Checks the checksums of data sets.
+
+    Args:
+        names: The data sets; by default all.
+    """
+    from tenfold.shared.datasets import verify as verify_files
+
+    found = [file for item in _datasets(names) for file in verify_files(item)]
+    rows = [{"file": file.file, "state": file.state} for file in found]
+    wrong = any(file.state == "wrong hash" for file in found)
+    return Outcome({"files": rows}, view=table(rows), exit_code=int(wrong))
+
+
+def _datasets(names: tuple[str, ...]) -> list[Dataset]:
+    from tenfold.spaic.data import CATALOGUE
+
+    for name in names:
+        if name not in CATALOGUE:
+            raise InputError(did_you_mean(name, CATALOGUE, "data set"))
+    return [CATALOGUE[name] for name in names or CATALOGUE]
+
+
+@app.command
+def convert(source: Path, target: Path) -> Outcome:
+    """Converts a network between a folder of `network_save`, a training run, and a NIR file.
+
+    Args:
+        source: A folder of a network or of a run, or a NIR file (.nir).
+        target: A NIR file (.nir), or a folder that is made.
+    """
+    from tenfold.spaic.interchange import from_nir, to_nir
+    from tenfold.spaic.saving import network_load, network_save
+
+    if source.suffix == ".nir":
+        net = from_nir(source)
+    elif (source / "checkpoint").is_dir():
+        from tenfold.spaic.experiments import network_of
+
+        net = network_of(Run.open(source))
+    else:
+        net = network_load(source)
+    if target.suffix == ".nir":
+        to_nir(net, target)
+    else:
+        network_save(net, target)
+    kinds = [type(part).__name__ for part in net.walk()]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    return Outcome({"source": source, "target": target, "parts": counts})

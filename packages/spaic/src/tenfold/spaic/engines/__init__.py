@@ -1,0 +1,1 @@
+"""Engines: three ways to run a plan, with the same results."""

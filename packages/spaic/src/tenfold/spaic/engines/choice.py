@@ -1,0 +1,54 @@
+"""Which engine runs a plan: the fastest that is exact for it."""
+
+from typing import Any
+
+import torch
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic.engines.step import StepEngine
+from tenfold.spaic.plan import Plan
+
+
+def make_engine(plan: Plan, wanted: str, random: torch.Generator) -> tuple[Any, str]:
+    """Makes the engine of a plan.
+
+    Args:
+        plan: The plan.
+        wanted: auto, step, scan or event.
+        random: Where random numbers come from.
+
+    Returns:
+        The engine, and in words which and why.
+
+    Raises:
+        InputError: If the wanted engine cannot run this network.
+    """
+    from tenfold.spaic.engines import event, scan
+
+    reasons: dict[str, str] = {}
+    for name, module in (("scan", scan), ("event", event)):
+        why_not = module.refusal(plan)
+        if why_not is None and wanted == "auto":
+            why_not = _not_worth(name, plan)
+        if why_not is None and wanted in ("auto", name):
+            made = scan.ScanEngine if name == "scan" else event.EventEngine
+            return made(plan, random), f"{name}: {_REASON[name]}"
+        reasons[name] = why_not or ""
+    if wanted in reasons:
+        raise InputError(f"engine {wanted!r} cannot run this network: {reasons[wanted]}")
+    told = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+    return StepEngine(plan, random), f"step ({told})" if told else "step: asked for"
+
+
+def _not_worth(name: str, plan: Plan) -> str | None:
+    """Says why compiling would take longer than it saves; None if it is worth it."""
+    if name == "scan":
+        return None if plan.gradients else "without gradients the steps are as quick"
+    neurons = sum(entry.group.num for entry in plan.groups.values())
+    return None if neurons >= 500 else f"{neurons} neurons are quicker step by step"
+
+
+_REASON = {
+    "scan": "a feed-forward network, each layer over the whole time at once",
+    "event": "a circuit of plain links, simulated by its spikes",
+}

@@ -1,0 +1,340 @@
+"""What the verbs do: simulate circuits, train classifiers, write their reports."""
+
+import time
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tenfold.shared.compute import is_main_process
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message, progress
+from tenfold.shared.published import compare, published
+from tenfold.shared.report import Report
+from tenfold.shared.runs import Measurement, Run
+from tenfold.spaic import pictures
+from tenfold.spaic.data import Split, load
+from tenfold.spaic.library import CIRCUITS, rates
+from tenfold.spaic.network.monitors import SpikeMonitor
+from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.objective import accuracy
+from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """One simulation of a circuit."""
+
+    circuit: str = "cuba"
+    """cuba, cobahh, brunel or microcircuit."""
+    size: int | None = None
+    """Neurons; by default the circuit's own number."""
+    time: float = 1000.0
+    """Biological time in ms."""
+    engine: Literal["auto", "step", "event"] = "auto"
+    """Which engine; auto takes the fastest that is exact."""
+    seed: int = 0
+    """Seed of connections, starting values and noise."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be simulated."""
+        if self.circuit not in CIRCUITS:
+            raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
+        if not 0 < self.time < float("inf"):
+            raise InputError(f"time={self.time}; expected > 0 ms")
+
+
+@dataclass
+class Simulated:
+    """What a simulation gives.
+
+    Attributes:
+        network: The network; its monitors hold the spikes.
+        rates: Population → Hz; `all` for the whole circuit.
+        irregularity: Mean CV of the intervals between a neuron's spikes.
+        build_seconds: Processor time of building and compiling.
+        seconds: Processor time of the simulation.
+        real_time: Processor time over biological time.
+        synapses: How many there are.
+        engine: Which engine ran, and why.
+    """
+
+    network: Network
+    rates: dict[str, float]
+    irregularity: float
+    build_seconds: float
+    seconds: float
+    real_time: float
+    synapses: int
+    engine: str
+
+
+def simulate(config: SimulateConfig) -> Simulated:
+    """Simulates a circuit of the library.
+
+    Args:
+        config: The simulation.
+    """
+    circuit = CIRCUITS[config.circuit]
+    begun = time.process_time()
+    net = circuit.make(config.size or circuit.size, config.seed)
+    net.build(engine=config.engine)
+    net.run(net.dt)  # compiles; the run below begins anew
+    built = time.process_time() - begun
+    begun = time.process_time()
+    net.run(config.time)
+    seconds = time.process_time() - begun
+    return Simulated(
+        network=net,
+        rates=rates(net),
+        irregularity=irregularity(net),
+        build_seconds=built,
+        seconds=seconds,
+        real_time=1000 * seconds / config.time,
+        synapses=sum(int(con.weight.numel()) for con in net.get_connections()),
+        engine=net.engine_note,
+    )
+
+
+def irregularity(net: Network) -> float:
+    """Gives the mean CV of interspike intervals over neurons with three spikes or more.
+
+    Args:
+        net: A network after a run.
+    """
+    found: list[float] = []
+    for monitor in net.parts(SpikeMonitor):
+        index, times = monitor.spk_index[0], monitor.spk_times[0]  # sorted by neuron
+        bounds = np.flatnonzero(np.diff(index)) + 1
+        for part in np.split(times, bounds):
+            if len(part) > 2:
+                gaps = np.diff(part)
+                found.append(float(gaps.std() / gaps.mean()))
+    return fmean(found) if found else float("nan")
+
+
+def circuit_report(report: Report, config: SimulateConfig, result: Simulated) -> None:
+    """Adds a simulation to a report: rates, raster, rates over time.
+
+    Args:
+        report: The report.
+        config: The simulation.
+        result: What it gave.
+    """
+    circuit = CIRCUITS[config.circuit]
+    # Known rates belong to the circuit's own size.
+    known = circuit.rates if config.size in (None, circuit.size) else {}
+    rows = [
+        {"population": name, "rate here, Hz": value, "known, Hz": known.get(name)}
+        for name, value in result.rates.items()
+    ]
+    report.table(rows, caption=f"{circuit.title}; known rates: {circuit.note or 'none'}")
+    monitors = result.network.parts(SpikeMonitor)
+    report.picture(pictures.raster(monitors), f"{config.circuit}-raster", "Spikes of the circuit")
+    rate = pictures.population_rates(monitors)
+    report.picture(rate, f"{config.circuit}-rates", "Rates of the populations")
+
+
+def classifier_report(report: Report, config: TrainConfig, result: Trained) -> None:
+    """Adds a training to a report: accuracy, learning curve, confusion.
+
+    Args:
+        report: The report.
+        config: The run.
+        result: What it gave.
+    """
+    report.table(
+        [
+            {
+                "data": config.dataset,
+                "test samples": len(result.split.y_test),
+                "accuracy, %": 100 * result.accuracy,
+                "engine": result.network.engine_note.split(":")[0],
+            }
+        ]
+    )
+    curve = pictures.learning_curve(result.history)
+    report.picture(curve, f"{config.dataset}-loss", "Training loss")
+    guess = result.outputs.argmax(1).numpy()
+    shown = pictures.confusion(result.split.y_test, guess)
+    report.picture(shown, f"{config.dataset}-confusion", "Answers on the test samples")
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Which known numbers are measured again."""
+
+    circuits: tuple[str, ...] = ("cuba", "cobahh", "microcircuit")
+    """Circuits whose rates are compared with those of reference simulators."""
+    seeds: int = 3
+    """Runs of each circuit."""
+    time: float = 1000.0
+    """Biological time of each run in ms; twice as long for the microcircuit."""
+    warm_up: float = 0.0
+    """Time before the rates are counted, in ms."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown circuits."""
+        for name in self.circuits:
+            if name not in CIRCUITS:
+                raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
+        if self.seeds < 1:
+            raise InputError(f"seeds={self.seeds}; expected >= 1")
+
+
+def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Any]]:
+    """Measures the rates of circuits over seeds, beside those of reference simulators.
+
+    What a run has already is not simulated again.
+
+    Args:
+        config: What to run.
+        run: The run's folder.
+
+    Returns:
+        The measurements, and the table reference / here / difference.
+    """
+    done = {(row["circuit"], row["seed"]): row for row in run.metrics()}
+    jobs = [(name, seed) for name in config.circuits for seed in range(config.seeds)]
+    with progress("circuits", total=len(jobs)) as bar:
+        for number, (name, seed) in enumerate(jobs):
+            if (name, seed) not in done:
+                duration = config.time * (2 if name == "microcircuit" else 1)
+                circuit = CIRCUITS[name]
+                net = circuit.make(circuit.size, seed)
+                if config.warm_up:
+                    net.run(config.warm_up)
+                    net.run_continue(duration)
+                else:
+                    net.run(duration)
+                found = rates(net, config.warm_up)
+                row = {"circuit": name, "seed": seed, "rates": found}
+                run.log(epoch=number, **row)
+                done[name, seed] = row
+            bar.update(circuit=name)
+    rows = []
+    for name in config.circuits:
+        for population in CIRCUITS[name].rates or ("all",):
+            values = [done[name, seed]["rates"][population] for seed in range(config.seeds)]
+            rows.append(
+                Measurement(
+                    dataset=name,
+                    method="circuit",
+                    metric=f"rate of {population}, Hz",
+                    value=fmean(values),
+                    std=pstdev(values),
+                    n=len(values),
+                )
+            )
+    comparison = compare(published("spaic"), rows)
+    report = Report("Circuits against reference simulators", f"{config.seeds} seeds")
+    report.table(comparison)
+    report.config(config)
+    report.write(run.folder / "report.html")
+    run.finish({"results": rows})
+    message(f"report: {run.folder / 'report.html'}")
+    return rows, comparison
+
+
+def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
+    """Trains, and writes the result and the report of a run.
+
+    Args:
+        config: The run.
+        run: Its folder.
+        fabric: Where to run.
+    """
+    result = train(config, run, fabric=fabric)
+    if not is_main_process():
+        return result
+    report = Report(f"A spiking classifier of {config.dataset}", config.model)
+    classifier_report(report, config, result)
+    report.config(config)
+    report.write(run.folder / "report.html")
+    value = Measurement(
+        dataset=config.dataset, method="SPAIC", metric="ACC", value=100 * result.accuracy
+    )
+    run.finish({"results": [value]})
+    return result
+
+
+def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
+    """Builds the network of a run with its trained weights."""
+    config = run.config(TrainConfig)
+    saved = run.load()
+    if saved is None:
+        raise InputError(f"{run.folder} has no checkpoint yet")
+    split = load(config.dataset, config.steps)
+    classes = int(max(split.y.max(), split.y_test.max())) + 1
+    net = classifier(config, split.x.shape[-1], classes, split.timed)
+    module = NetworkModule(net, float(config.steps))
+    module.load_state_dict(saved[0])
+    net._random.set_state(saved[1]["random"])
+    return config, module, split
+
+
+def network_of(run: Run) -> Network:
+    """Gives the trained network of a run.
+
+    Args:
+        run: The run's folder.
+    """
+    return _module_of(run)[1].network
+
+
+def evaluate_run(run: Run) -> tuple[TrainConfig, float, torch.Tensor]:
+    """Tests the network of a run again.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        Its configuration, the accuracy, and the outputs [samples, classes].
+    """
+    config, module, split = _module_of(run)
+    outputs = predict(config, module, split.x_test)
+    return config, accuracy(outputs, torch.from_numpy(split.y_test)), outputs
+
+
+def layer_seconds(
+    n: int, steps: int = 500, batch: int = 16, engine: str = "scan", repeats: int = 5
+) -> dict[str, float]:
+    """Times Linear(n, n) + LIF, forward and backward, on one thread.
+
+    Args:
+        n: Neurons and inputs.
+        steps: Time steps.
+        batch: Samples.
+        engine: scan or step.
+        repeats: How often; the best counts.
+
+    Returns:
+        Processor seconds: `forward`, `backward`, `total`.
+    """
+    from tenfold.spaic.network.connections import Connection
+    from tenfold.spaic.network.groups import NeuronGroup
+    from tenfold.spaic.network.learners import Learner
+    from tenfold.spaic.network.nodes import Decoder, Encoder
+
+    with Network() as net:
+        source = Encoder(num=n, coding_method="null")
+        layer = NeuronGroup(n, model="lif", tau_m=20.0)
+        Connection(source, layer, w_std=n**-0.5)
+        output = Decoder(dec_target=layer, num=n, coding_method="spike_counts")
+        learner = Learner(algorithm="sbp")
+    learner.trainable = [layer, *net.get_connections()]
+    net.set_backend_dt(1.0)
+    net.build(strategy=1, engine=engine)
+    data = torch.rand(batch, steps, n, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(repeats + 1):
+        begun = time.process_time()
+        net.source(data)
+        net.run(float(steps))
+        middle = time.process_time()
+        output.predict.sum().backward()
+        times.append((middle - begun, time.process_time() - middle))
+    best = min(times[1:], key=sum)
+    return {"forward": best[0], "backward": best[1], "total": sum(best)}

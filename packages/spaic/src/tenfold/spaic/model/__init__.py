@@ -1,0 +1,1 @@
+"""Models: what a neuron does in one step."""

@@ -1,0 +1,1 @@
+"""The front end: the objects that a user describes a network with."""

@@ -1,0 +1,428 @@
+"""The network: builds a plan of its parts and runs it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners import Learner
+from tenfold.spaic.network.modules import Module
+from tenfold.spaic.network.monitors import Monitor
+from tenfold.spaic.network.nodes import Decoder, Encoder, Node
+from tenfold.spaic.network.objects import Assembly
+from tenfold.spaic.units import plain
+
+ENGINES = ("auto", "step", "scan", "event")
+
+
+class Network(Assembly):
+    """A network that can be built and run.
+
+    Args:
+        name: The name; it begins the identifiers of all parts.
+        compat: None: right numerics. `"spaic"`: the official step semantics, step by step.
+        dtype: The precision of states and weights.
+
+    Example:
+        >>> with Network() as net:
+        ...     source = Encoder(num=64, coding_method="poisson")
+        ...     layer = NeuronGroup(10, model="lif")
+        ...     link = Connection(source, layer)
+        ...     output = Decoder(dec_target=layer, num=10, coding_method="spike_counts")
+        >>> net.source(images); net.run(20.0); net.output.predict
+    """
+
+    label = "net"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        compat: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if compat not in (None, "spaic"):
+            raise InputError(f"compat={compat!r}; expected None or 'spaic'")
+        super().__init__(name or "net")
+        self.compat, self.dtype = compat, dtype
+        self.dt, self.strategy, self.engine = 0.1, 0, "auto"
+        self.device = torch.device("cpu")
+        self.full_grad = False
+        self._plan: Any = None
+        self._engine: Any = None
+        self._state: dict[tuple[int, str], Tensor] = {}
+        self._random = torch.Generator().manual_seed(0)
+        self._batch = 0
+        self.n_time_step = 0
+        self.engine_note = ""
+        self._warned = False
+
+    # ----------------------------------------------------------------------------------- settings
+
+    def set_backend(
+        self, backend: Any = None, device: str | list[str] = "cpu", partition: bool = False
+    ) -> None:
+        """Chooses where the network runs; kept for scripts of the official front end.
+
+        Args:
+            backend: None, `"torch"` or `"pytorch"`.
+            device: A torch device.
+            partition: Not used: one device runs one network.
+        """
+        if backend not in (None, "torch", "pytorch"):
+            raise InputError(f"backend={backend!r}; expected None, 'torch' or 'pytorch'")
+        if isinstance(device, list):
+            if len(device) != 1:
+                raise InputError(f"device={device}; one network runs on one device")
+            device = device[0]
+        self.device = torch.device(device)
+        self._random = torch.Generator(self.device).manual_seed(self._random.initial_seed())
+        self._plan = None
+
+    def set_backend_dt(self, dt: Any = 0.1) -> None:
+        """Sets the time step.
+
+        Args:
+            dt: In ms.
+        """
+        dt = float(plain(dt, "time"))
+        if not 0 < dt < math.inf:
+            raise InputError(f"dt={dt}; expected > 0 ms")
+        self.dt, self._plan = dt, None
+
+    def set_random_seed(self, seed: int) -> None:
+        """Seeds the network's own generator: weights, delays, noise and encoders.
+
+        Args:
+            seed: The seed.
+        """
+        self._random.manual_seed(seed)
+        self._engine = None
+
+    def enable_full_grad(self, flag: bool = True) -> None:
+        """Lets gradients flow through every part.
+
+        Args:
+            flag: On or off.
+        """
+        self.full_grad, self._plan = flag, None
+
+    def add_monitor(self, name: str, monitor: Monitor) -> None:
+        """Registers a monitor."""
+        self.add(name, monitor)
+
+    def add_learner(self, name: str, learner: Learner) -> None:
+        """Registers a learner."""
+        self.add(name, learner)
+
+    def add(self, name: str, part: Any) -> None:
+        """Registers a part; the network is built anew before the next run."""
+        super().add(name, part)
+        object.__setattr__(self, "_plan", None)
+        if isinstance(part, Learner):
+            part._network = self
+
+    # -------------------------------------------------------------------------------------- build
+
+    def parts(self, kind: type) -> list[Any]:
+        """Lists the visible parts of one kind.
+
+        Args:
+            kind: A class.
+        """
+        return [part for part in self.walk() if isinstance(part, kind)]
+
+    def prepare(self) -> None:
+        """Draws weights and makes trainable parameters; what is there stays."""
+        for node in self.parts(Encoder):
+            if node.shape is None:
+                raise InputError(f"{node!r} has no shape; give num or shape, or data first")
+        for con in self.get_connections():
+            if con.kind == "conv" or con.kind in ("conv_transpose", "pool"):
+                con._image_shapes()
+            con.prepare(self._weights_random(), self.dt, self.dtype, self.device)
+        for group in self.parts(NeuronGroup):
+            if group.shape is None:
+                raise InputError(f"{group!r} has no shape; give num or shape")
+            group.prepare(self.compat, self.dtype, self.device)
+        for module in self.parts(Module):
+            module.torch_module.to(self.device)
+        # Who is trained decides which tensors need gradients.
+        if self._plan is None and self.parts(Learner):
+            self._plan = self._make_plan()
+            self._engine = None
+
+    def _weights_random(self) -> torch.Generator:
+        """The generator of weights lives on the CPU, so that a device changes no weight."""
+        if self.device.type == "cpu":
+            return self._random
+        if not hasattr(self, "_cpu_random"):
+            made = torch.Generator().manual_seed(self._random.initial_seed())
+            object.__setattr__(self, "_cpu_random", made)
+        return self._cpu_random
+
+    def build(
+        self,
+        backend: Any = None,
+        strategy: int | None = None,
+        full_enable_grad: bool | None = None,
+        device: str | None = None,
+        engine: str | None = None,
+    ) -> None:
+        """Compiles the network; a run does so by itself when something changed.
+
+        Args:
+            backend: As in `set_backend`.
+            strategy: 0: each connection costs one step, loops are free. 1: a signal passes the
+                whole feed-forward network within a step.
+            full_enable_grad: Whether gradients flow through every part.
+            device: A torch device.
+            engine: auto, step (everything), scan (feed-forward networks, the whole time at once)
+                or event (simulation of large sparse circuits).
+
+        Raises:
+            InputError: For a network that cannot be built so; it names the part.
+        """
+        if strategy is not None:
+            if strategy not in (0, 1):
+                raise InputError(f"strategy={strategy}; expected 0 or 1")
+            self.strategy = strategy
+        if engine is not None:
+            if engine not in ENGINES:
+                raise InputError(did_you_mean(engine, ENGINES, "engine"))
+            self.engine = engine
+        if full_enable_grad is not None:
+            self.full_grad = full_enable_grad
+        if device is not None or backend is not None:
+            self.set_backend(backend, device or str(self.device))
+        self.prepare()
+        self._plan = self._make_plan()
+        self._engine = None
+
+    def _make_plan(self) -> Any:
+        from tenfold.spaic.plan import make_plan
+
+        parts = [p for p in self.walk() if isinstance(p, NeuronGroup | Node | Module)]
+        return make_plan(
+            parts,
+            self.get_connections(),
+            self.parts(Monitor),
+            self.parts(Learner),
+            dt=self.dt,
+            strategy=self.strategy,
+            compat=self.compat,
+            dtype=self.dtype,
+            device=self.device,
+            full_grad=self.full_grad,
+        )
+
+    # ---------------------------------------------------------------------------------------- run
+
+    def steps(self, time: Any) -> int:
+        """Gives the number of steps of a time: rounded up, floating-point dust aside.
+
+        Args:
+            time: In ms.
+        """
+        time = float(plain(time, "time"))
+        if not 0 < time < math.inf:
+            raise InputError(f"a run of {time} ms; expected > 0")
+        return math.ceil(time / self.dt - 1e-9)
+
+    @property
+    def time(self) -> float:
+        """The time simulated since the run began, in ms."""
+        return self.n_time_step * self.dt
+
+    def run(self, time: Any) -> None:
+        """Runs from the starting values; results are in decoders and monitors.
+
+        Args:
+            time: In ms.
+        """
+        self._go(self.steps(time), fresh=True)
+
+    def run_continue(self, time: Any) -> None:
+        """Goes on from where the last run ended.
+
+        Args:
+            time: In ms.
+        """
+        self._go(self.steps(time), fresh=not self._state)
+
+    def reset(self) -> None:
+        """Forgets all states, also those that a new run keeps."""
+        self._state, self.n_time_step = {}, 0
+
+    init_run = reset
+
+    def detach(self) -> None:
+        """Cuts the graph of gradients, between the windows of truncated backpropagation."""
+        self._state = {key: value.detach() for key, value in self._state.items()}
+        for con in self.get_connections():
+            con._state = {
+                key: value.detach()
+                if isinstance(value, Tensor)
+                else [item.detach() for item in value]
+                if isinstance(value, list)
+                else value
+                for key, value in con._state.items()
+            }
+
+    def _go(self, count: int, fresh: bool) -> None:
+        from tenfold.spaic.engines.choice import make_engine
+
+        self.prepare()
+        if self._plan is None:
+            self._plan, self._engine = self._make_plan(), None
+        plan = self._plan
+        for node in self.parts(Node):
+            node.place(self.device, self.dtype)
+            node.generator = self._random
+        batch = self._batch_size(plan)
+        if fresh or batch != self._batch or not self._state:
+            if not fresh and self._state:
+                raise InputError(
+                    f"the batch size changed from {self._batch} to {batch} within a run; call run"
+                )
+            self._start(plan, batch)
+        if self._engine is None:
+            self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+        if fresh:
+            # Trainable values have new numbers, and clamped ranges apply.
+            self._engine.refresh()
+        self._engine.run(self._state, count, batch, self.n_time_step, fresh)
+        self.n_time_step += count
+        self._batch = batch
+        if plan.gradients and not self._warned:  # looked at once, after the first run
+            self._warned = True
+            self._tell_silent()
+
+    def _batch_size(self, plan: Any) -> int:
+        sizes = {repr(source): source.batch for source in plan.sources}
+        found = {size for size in sizes.values() if size != 1} or {1}
+        if len(found) > 1:
+            told = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+            raise InputError(f"the sources have different batch sizes ({told})")
+        return found.pop()
+
+    def _start(self, plan: Any, batch: int) -> None:
+        from tenfold.spaic.engines.step import initial_state
+
+        old, self._state, self.n_time_step = self._state, {}, 0
+        for key, entry in plan.groups.items():
+            made = initial_state(entry, batch, plan.device, self._random)
+            for name, value in made.items():
+                before = old.get((key, name))
+                if name in entry.model.stay and before is not None:
+                    # A longer or shorter batch begins with the mean of what was learned.
+                    same = before.shape == value.shape
+                    value = before.detach() if same else before.detach().mean(0).expand_as(value)
+                self._state[key, name] = value
+        for source in plan.sources:
+            shape = (batch, *source.shape)
+            self._state[id(source), "O"] = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        for con in plan.links:
+            con.start_run(plan.dt, plan.compat)
+        for monitor in plan.monitors:
+            monitor.start_run()
+
+    # -------------------------------------------------------------------------------------- state
+
+    def get_testparams(self) -> list[Tensor]:
+        """Lists all parameter tensors."""
+        self.prepare()
+        return list(self.named_parameters().values())
+
+    def get_elements(self) -> dict[str, Any]:
+        """Gives the groups and nodes by their ids."""
+        return {group.id: group for group in self.get_groups()}
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Gives all saved tensors by their full names."""
+        made: dict[str, Tensor] = {}
+        for con in self.get_connections():
+            made |= con.parameters()
+        for group in self.parts(NeuronGroup):
+            made |= {f"{group.id}:{{{key}}}": value for key, value in group.trainables.items()}
+            for name in group.definition(self.compat).stay:  # learned thresholds
+                value = self._state.get((id(group), name))
+                if value is not None:
+                    made[f"{group.id}:{{{name}[stay]}}"] = value
+        return made
+
+    def variable(self, part: Any, name: str) -> Tensor:
+        """Gives a state after a run.
+
+        Args:
+            part: A group or source.
+            name: The state.
+
+        Returns:
+            [batch, *shape].
+        """
+        if (id(part), name) not in self._state:
+            known = [variable for key, variable in self._state if key == id(part)]
+            raise InputError(f"{part!r}: {did_you_mean(name, known, 'variable')}")
+        return self._state[id(part), name]
+
+    def _tell_silent(self) -> None:
+        """Says which decoded groups made no spike: a surrogate gradient may be zero there."""
+        silent = [
+            repr(node.dec_target)
+            for node in self.parts(Decoder)
+            if node.coding_var_name == "O"
+            and node.record is not None
+            and not bool((node.record != 0).any())
+        ]
+        if silent:
+            message(
+                f"{', '.join(silent)} made no spike, and gradients may be zero; larger weights or "
+                "stronger input help"
+            )
+
+    def as_module(self, time: float) -> torch.nn.Module:
+        """Gives the network as a torch module: data in, what the decoder says out.
+
+        Args:
+            time: How long it runs for one call, in ms.
+        """
+        return NetworkModule(self, time)
+
+
+class NetworkModule(torch.nn.Module):
+    """A network with one encoder and one decoder as a torch module.
+
+    Args:
+        network: The network.
+        time: How long it runs for one call, in ms.
+    """
+
+    def __init__(self, network: Network, time: float) -> None:
+        super().__init__()
+        encoders = [n for n in network.parts(Encoder) if type(n) is Encoder]
+        decoders = [n for n in network.parts(Decoder) if type(n) is Decoder]
+        if len(encoders) != 1 or len(decoders) != 1:
+            raise InputError(
+                f"{network!r} has {len(encoders)} encoders and {len(decoders)} decoders; "
+                "a module needs one of each"
+            )
+        self.network, self.run_time = network, time
+        self.encoder, self.decoder = encoders[0], decoders[0]
+        network.prepare()
+        for name, tensor in network.named_parameters().items():
+            if isinstance(tensor, torch.nn.Parameter):
+                self.register_parameter(name.replace(".", "_"), tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Runs the network.
+
+        Args:
+            x: [batch, *shape].
+        """
+        self.encoder(x)
+        self.network.run(self.run_time)
+        return self.decoder.predict

@@ -1,0 +1,207 @@
+"""Pictures: raster, rates, traces, weights, phase plane (section 15)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
+
+
+def _axes(axes: Any, size: tuple[float, float] = (7.0, 3.0)) -> Any:
+    if axes is not None:
+        return axes
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+def raster(
+    monitors: Sequence[SpikeMonitor], axes: Any = None, most: int = 400, sample: int = 0
+) -> Any:
+    """Draws a dot for each spike, the groups above each other.
+
+    Args:
+        monitors: Of one run.
+        axes: Where to draw; a new figure by default.
+        most: Neurons shown of each group; evenly chosen.
+        sample: Which sample of the batch.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (7.0, 3.6))
+    base, ticks = 0, []
+    for number, monitor in enumerate(monitors):
+        size = monitor.target.num
+        every = max(1, math.ceil(size / most))
+        index, time = monitor.spk_index[sample], monitor.spk_times[sample]
+        shown = index % every == 0
+        height = math.ceil(size / every)
+        axes.plot(
+            time[shown],
+            base + index[shown] // every,
+            ".",
+            ms=1.0,
+            color=f"C{number % 10}",
+            alpha=0.8,
+        )
+        ticks.append((base + height / 2, monitor.target.name))
+        base += height
+    axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
+    axes.set_ylim(-1, base)
+    axes.set_xlabel("time, ms")
+    return axes.figure
+
+
+def population_rates(
+    monitors: Sequence[SpikeMonitor], bin_ms: float = 5.0, axes: Any = None
+) -> Any:
+    """Draws each group's rate over time.
+
+    Args:
+        monitors: Of one run.
+        bin_ms: The width of a bin.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes)
+    for number, monitor in enumerate(monitors):
+        if not len(monitor.time):
+            continue
+        edges = np.arange(0, monitor.time[-1] + bin_ms, bin_ms)
+        counts, _ = np.histogram(np.concatenate(monitor.spk_times), edges)
+        rate = 1000 * counts / bin_ms / monitor.target.num / len(monitor.spk_times)
+        axes.plot(edges[:-1] + bin_ms / 2, rate, color=f"C{number % 10}", label=monitor.target.name)
+    axes.set_xlabel("time, ms")
+    axes.set_ylabel("rate, Hz")
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def traces(monitor: StateMonitor, neurons: Sequence[int] = (0,), axes: Any = None) -> Any:
+    """Draws a recorded variable of some neurons over time.
+
+    Args:
+        monitor: The monitor; its first sample is drawn.
+        neurons: Which neurons.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes)
+    values = monitor.values[0].reshape(-1, len(monitor.times))
+    for neuron in neurons:
+        axes.plot(monitor.times, values[neuron], label=str(neuron), lw=0.9)
+    axes.set_xlabel("time, ms")
+    axes.set_ylabel(monitor.var_name)
+    return axes.figure
+
+
+def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = None) -> Any:
+    """Draws one recorded variable against another.
+
+    Args:
+        x: The horizontal one.
+        y: The vertical one.
+        neuron: Which neuron.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (4.0, 4.0))
+    u, v = (m.values[0].reshape(-1, len(m.times))[neuron] for m in (x, y))
+    axes.plot(u, v, lw=0.9)
+    axes.set_xlabel(x.var_name)
+    axes.set_ylabel(y.var_name)
+    return axes.figure
+
+
+def weight_image(
+    weight: np.ndarray,
+    reshape: bool = True,
+    n_sqrt: int | None = None,
+    side: int | None = None,
+    im: Any = None,
+    wmin: float | None = None,
+    wmax: float | None = None,
+    cmap: str = "hot_r",
+) -> Any:
+    """Draws weights as n_sqrt × n_sqrt images of side × side pixels, or as one matrix.
+
+    Args:
+        weight: [post, pre].
+        reshape: Whether rows are square images.
+        n_sqrt: Images in a row.
+        side: Pixels in a row of an image.
+        im: An earlier image, which is updated.
+        wmin: The lowest weight of the colours.
+        wmax: The highest.
+        cmap: The colours.
+
+    Returns:
+        The matplotlib image; its figure is `im.figure`.
+    """
+    shown = weight
+    if reshape:
+        side = side or math.isqrt(weight.shape[1])
+        n_sqrt = n_sqrt or math.ceil(math.sqrt(len(weight)))
+        tiles = np.zeros((n_sqrt * n_sqrt, side, side))
+        rows = weight[: n_sqrt * n_sqrt, : side * side]
+        tiles[: len(rows)] = rows.reshape(-1, side, side)
+        shown = tiles.reshape(n_sqrt, n_sqrt, side, side).swapaxes(1, 2).reshape(n_sqrt * side, -1)
+    if im is not None:
+        im.set_data(shown)
+        return im
+    axes = _axes(None, (5.0, 4.2))
+    made = axes.imshow(shown, cmap=cmap, vmin=wmin, vmax=wmax, interpolation="nearest")
+    axes.set_axis_off()
+    axes.figure.colorbar(made)
+    return made
+
+
+def learning_curve(history: Sequence[dict[str, Any]], axes: Any = None) -> Any:
+    """Draws the loss over the epochs.
+
+    Args:
+        history: Of `Trained`.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (5.0, 3.0))
+    axes.plot([row["epoch"] + 1 for row in history], [row["loss"] for row in history])
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss")
+    axes.set_ylim(0)
+    return axes.figure
+
+
+def confusion(truth: np.ndarray, guess: np.ndarray, axes: Any = None) -> Any:
+    """Draws how often each class was taken for each.
+
+    Args:
+        truth: int64 [samples].
+        guess: int64 [samples].
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (4.4, 3.8))
+    size = int(max(truth.max(), guess.max())) + 1
+    made = np.zeros((size, size), dtype=int)
+    np.add.at(made, (truth, guess), 1)
+    image = axes.imshow(made, cmap="Blues")
+    axes.set_xlabel("answer")
+    axes.set_ylabel("class")
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    axes.figure.colorbar(image)
+    return axes.figure

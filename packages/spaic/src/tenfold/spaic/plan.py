@@ -1,0 +1,254 @@
+"""The plan of a network: what is computed in a step, in which order. Every engine runs a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic.model.neurons import CompiledModel
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.groups import Layer, NeuronGroup
+from tenfold.spaic.network.learners import Learner, Surrogate
+from tenfold.spaic.network.modules import Module
+from tenfold.spaic.network.monitors import Monitor
+from tenfold.spaic.network.nodes import Decoder, Encoder, Reward
+
+
+@dataclass
+class GroupPlan:
+    """A neuron group and its compiled model.
+
+    Attributes:
+        group: The group.
+        model: Its equations and values.
+        surrogate: What stands in for the derivative of its spikes, or None.
+    """
+
+    group: NeuronGroup
+    model: CompiledModel
+    surrogate: Surrogate | None = None
+
+
+@dataclass
+class Plan:
+    """What is computed in a step, in which order.
+
+    A step is: sources emit; `order` is carried out (a link gives its sum to its target, a group
+    makes its spikes); `late` links add to states; groups reset; learners, decoders and monitors
+    read the result.
+
+    Attributes:
+        dt: The step in ms.
+        strategy: 0: a link reads what its source was before the step, so it costs one step;
+            1: what its source is in this step.
+        compat: None or `"spaic"`.
+        dtype: The precision.
+        device: The device.
+        sources: Encoders and generators.
+        groups: The groups by id.
+        links: All connections.
+        order: Links, modules and groups in order.
+        late: Links that target a state instead of an input.
+        decoders: Decoders and actions.
+        rewards: Rewards.
+        monitors: Monitors.
+        learners: Learners.
+        gradients: Whether any part is trained through the run.
+    """
+
+    dt: float
+    strategy: int
+    compat: str | None
+    dtype: torch.dtype
+    device: torch.device
+    sources: list[Encoder] = field(default_factory=list)
+    groups: dict[int, GroupPlan] = field(default_factory=dict)
+    links: list[Connection] = field(default_factory=list)
+    order: list[Any] = field(default_factory=list)
+    late: list[Connection] = field(default_factory=list)
+    decoders: list[Decoder] = field(default_factory=list)
+    rewards: list[Reward] = field(default_factory=list)
+    monitors: list[Monitor] = field(default_factory=list)
+    learners: list[Learner] = field(default_factory=list)
+    gradients: bool = False
+
+
+def make_plan(
+    parts: Sequence[Any],
+    links: Sequence[Connection],
+    monitors: Sequence[Monitor],
+    learners: Sequence[Learner],
+    *,
+    dt: float,
+    strategy: int,
+    compat: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    full_grad: bool = False,
+) -> Plan:
+    """Compiles the parts of a network.
+
+    Args:
+        parts: Groups, nodes and modules.
+        links: The connections.
+        monitors: The monitors.
+        learners: The learners.
+        dt: The step in ms.
+        strategy: 0 or 1.
+        compat: None or `"spaic"`.
+        dtype: The precision.
+        device: The device.
+        full_grad: Whether gradients flow through every part.
+
+    Raises:
+        InputError: For a loop with strategy 1, a link to a variable that does not exist, a learner
+            pair that fights for one weight.
+    """
+    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors))
+    plan.learners = list(learners)
+    present = {id(part) for part in parts}
+    modules = [part for part in parts if isinstance(part, Module)]
+    for part in parts:
+        if isinstance(part, NeuronGroup):
+            plan.groups[id(part)] = GroupPlan(part, part.compile(compat, dt, dtype))
+        elif isinstance(part, Encoder):
+            plan.sources.append(part)
+        elif isinstance(part, Decoder):
+            plan.decoders.append(part)
+        elif isinstance(part, Reward):
+            plan.rewards.append(part)
+    # A link to a decoder would be read by nobody; a link of a hidden group rests.
+    plan.links = [c for c in links if id(c.pre) in present and id(c.post) in present]
+    for source in plan.sources:  # a generator may write straight into a group
+        if source.dec_target is not None:
+            _check_target(plan, source, source.dec_target, source.coding_var_name)
+    for con in plan.links:
+        _check_link(plan, con)
+    plan.late = [con for con in plan.links if _is_late(plan, con)]
+    early = [con for con in plan.links if con not in plan.late]
+    groups = [entry.group for entry in plan.groups.values()]
+    if strategy == 0:
+        plan.order = [*early, *modules, *groups]
+    else:
+        plan.order = _forward(early, modules, groups, plan.sources)
+    _learn(plan, full_grad)
+    return plan
+
+
+def forward_order(plan: Plan) -> list[Any]:
+    """Puts the links and groups of a plan into an order without loops.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        InputError: If there is a loop.
+    """
+    groups = [entry.group for entry in plan.groups.values()]
+    early = [con for con in plan.links if con not in plan.late]
+    modules = [part for part in plan.order if isinstance(part, Module)]
+    return _forward(early, modules, groups, plan.sources)
+
+
+def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
+    entry = plan.groups.get(id(target))
+    name = "Isyn" if variable == "O" else variable
+    if entry is not None and name not in (*entry.model.inputs, *entry.model.states):
+        raise InputError(
+            f"{what!r}: {target!r} (model {entry.model.name}) has no variable {name!r}; inputs: "
+            f"{', '.join(entry.model.inputs)}; states: {', '.join(entry.model.states)}"
+        )
+
+
+def _check_link(plan: Plan, con: Connection) -> None:
+    if id(con.post) not in plan.groups:
+        raise InputError(f"{con!r}: its target {con.post!r} is not a neuron group")
+    _check_target(plan, con, con.post, con.post_var_name)
+    entry = plan.groups.get(id(con.pre))
+    if entry is not None and con.pre_var_name not in entry.model.states:
+        raise InputError(
+            f"{con!r}: {con.pre!r} has no variable {con.pre_var_name!r}; states: "
+            f"{', '.join(entry.model.states)}"
+        )
+
+
+def _is_late(plan: Plan, con: Connection) -> bool:
+    return con.post_var_name not in plan.groups[id(con.post)].model.inputs
+
+
+def _forward(
+    links: list[Connection],
+    modules: list[Module],
+    groups: list[NeuronGroup],
+    sources: list[Encoder],
+) -> list[Any]:
+    """Puts each part after all that it reads."""
+    done: set[int] = {id(source) for source in sources}
+    waiting: list[Any] = [*links, *modules, *groups]
+    order: list[Any] = []
+    while waiting:
+        ready = []
+        for part in waiting:
+            if isinstance(part, Connection):
+                needs = {id(part.pre)}
+                if "electrical" in part.syn_type:  # reads the potentials before the step
+                    needs = set()
+            elif isinstance(part, Module):
+                needs = {id(target) for target in part.input_targets}
+            else:
+                feeding = [c for c in links if c.post is part or _both_ways(c, part)]
+                needs = {id(c) for c in feeding}
+                needs |= {id(m) for m in modules if part in m.output_targets}
+            if needs <= done:
+                ready.append(part)
+        if not ready:
+            stuck = ", ".join(repr(part) for part in waiting if isinstance(part, Layer))
+            raise InputError(
+                f"strategy 1 cannot order the loop through {stuck}: without a step of delay each "
+                "waits for the other; take strategy=0"
+            )
+        order += ready
+        done |= {id(part) for part in ready}
+        waiting = [part for part in waiting if id(part) not in done]
+    return order
+
+
+def _both_ways(con: Connection, group: NeuronGroup) -> bool:
+    return "electrical" in con.syn_type and con.pre is group
+
+
+def _learn(plan: Plan, full_grad: bool) -> None:
+    """Gives groups their surrogates, and says which tensors need gradients."""
+    trained: dict[int, Learner] = {}
+    ruled: dict[int, Learner] = {}
+    for learner in plan.learners:
+        parts = learner.parts(learner.trainable)
+        if learner.surrogate is None:
+            for con in parts:
+                if isinstance(con, Connection):
+                    ruled[id(con)] = learner
+            continue
+        for part in parts:
+            trained[id(part)] = learner
+        for part in [*parts, *learner.parts(learner.pathway)]:
+            if id(part) in plan.groups:
+                plan.groups[id(part)].surrogate = learner.surrogate
+    for con in plan.links:
+        if id(con) in trained and id(con) in ruled:
+            raise InputError(
+                f"{con!r} is trained by {trained[id(con)]!r} and by {ruled[id(con)]!r}; a rule "
+                "changes the weight in place, which breaks the gradient: choose one"
+            )
+        wanted = (id(con) in trained or full_grad) and id(con) not in ruled
+        if con.weight is not None:
+            con.weight.requires_grad_(wanted and con.is_parameter)
+        if con.bias is not None:
+            con.bias.requires_grad_(wanted)
+        if con.delay is not None:
+            con.delay.requires_grad_(wanted and con.train_delay)
+    for entry in plan.groups.values():
+        for tensor in entry.group.trainables.values():
+            tensor.requires_grad_(id(entry.group) in trained or full_grad)
+    plan.gradients = bool(trained) or full_grad

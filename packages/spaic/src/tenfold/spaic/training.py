@@ -1,0 +1,239 @@
+"""Training of spiking classifiers with surrogate gradients: one plain loop."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from tenfold.shared import compute
+from tenfold.shared.errors import InputError
+from tenfold.shared.progress import progress
+from tenfold.shared.runs import Run
+from tenfold.spaic.data import Split, load
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners import Learner
+from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.network.nodes import Decoder, Encoder
+from tenfold.spaic.objective import accuracy, rate_cross_entropy, standardised_cross_entropy
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training of a spiking classifier."""
+
+    dataset: str = "digits"
+    """digits, mnist or nmnist-small."""
+    hidden: tuple[int, ...] = (100,)
+    """Neurons of each hidden layer."""
+    model: str = "lif"
+    """The neuron model of the hidden layers."""
+    tau_m: float = 8.0
+    """Its membrane time constant in ms."""
+    readout: Literal["li", "spikes"] = "li"
+    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons."""
+    coding: Literal["float", "poisson"] = "float"
+    """How images go in: as a constant current, or as Poisson spikes. Event data go in as counts."""
+    input_scale: float = 1.0
+    """What pixels or counts are multiplied by."""
+    steps: int = 10
+    """Time steps of 1 ms."""
+    strategy: int = 1
+    """1: a signal passes all layers within a step; 0: each connection costs one."""
+    algorithm: str = "sbp"
+    """stca, stbp or sbp."""
+    surrogate: str = "AtanGrad"
+    """The surrogate gradient of sbp."""
+    alpha: float | None = None
+    """Its width or slope; by default that of the surrogate."""
+    epochs: int = 12
+    """Passes over the training set."""
+    batch_size: int = 100
+    """Samples a step."""
+    learning_rate: float = 5e-3
+    """Step size of Adam at the beginning; it falls to zero along a cosine."""
+    weight_decay: float = 0.0
+    """Weight decay of AdamW."""
+    engine: Literal["auto", "step", "scan"] = "auto"
+    """Which engine runs the network."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices or, on a CPU, processes; each takes a share of every batch."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that no run can have."""
+        for name in ("steps", "epochs", "batch_size", "devices"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
+        if any(size < 1 for size in self.hidden):
+            raise InputError(f"hidden={self.hidden}; every layer needs >= 1 neurons")
+
+
+def classifier(config: TrainConfig, inputs: int, classes: int, timed: bool = False) -> Network:
+    """Builds the classifier of a configuration: input, hidden layers, read-out.
+
+    Args:
+        config: The run.
+        inputs: The number of input channels.
+        classes: The number of classes.
+        timed: Whether the data have a time axis.
+    """
+    net = Network("classifier")
+    net.set_random_seed(config.seed)
+    net.set_backend_dt(1.0)
+    net.input = Encoder(num=inputs, coding_method="null" if timed else config.coding)
+    before: Any = net.input
+    sizes = [*config.hidden, classes]
+    random = torch.Generator().manual_seed(config.seed)
+    for number, size in enumerate(sizes):
+        last = number == len(sizes) - 1
+        name = "output" if last else f"layer{number + 1}"
+        kind = "li" if last and config.readout == "li" else config.model
+        options: dict[str, Any] = (
+            {"tau_m": config.tau_m} if kind in ("lif", "li", "clif", "lifm") else {}
+        )
+        group = NeuronGroup(size, model=kind, **options)
+        net.add_assembly(name, group)
+        bound = (6 / (before.num + size)) ** 0.5
+        weight = (torch.rand(size, before.num, generator=random) * 2 - 1) * bound
+        link = Connection(before, group, weight=weight, bias=torch.zeros(size))
+        net.add_connection(f"{before.name}_{name}", link)
+        before = group
+    coding = "spike_rate" if config.readout == "li" else "spike_counts"
+    net.result = Decoder(dec_target=before, num=classes, coding_method=coding)
+    chosen: dict[str, Any] = {} if config.alpha is None else {"alpha": config.alpha}
+    if config.algorithm == "sbp":
+        chosen["surrogate_func"] = config.surrogate
+    net.learner = Learner(trainable=net, algorithm=config.algorithm, **chosen)
+    net.build(strategy=config.strategy, engine=config.engine)
+    return net
+
+
+@dataclass
+class Trained:
+    """What a training gives.
+
+    Attributes:
+        network: The network.
+        accuracy: On the test samples, from 0 to 1.
+        history: The metrics of each epoch.
+        outputs: [test samples, classes].
+        split: The data.
+    """
+
+    network: Network
+    accuracy: float
+    history: list[dict[str, Any]]
+    outputs: Tensor
+    split: Split
+
+
+def train(
+    config: TrainConfig,
+    run: Run | None = None,
+    split: Split | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    fabric: "Fabric | None" = None,
+) -> Trained:
+    """Trains a classifier.
+
+    Args:
+        config: The run.
+        run: Where metrics and checkpoints go, and where an interrupted training goes on from.
+        split: The data; by default those of `config.dataset`.
+        on_epoch: Called with the metrics of each epoch.
+        fabric: Where to run; with several processes, launched before the run's folder was made.
+    """
+    fabric = fabric or compute.fabric(config.device, config.devices)
+    split = split or load(config.dataset, config.steps)
+    classes = int(max(split.y.max(), split.y_test.max())) + 1
+    net = classifier(config, split.x.shape[-1], classes, split.timed)
+    if fabric.device.type != "cpu":
+        net.set_backend(device=str(fabric.device))
+        net.build()
+    module = net.as_module(float(config.steps))
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    model, optimiser = fabric.setup(module, optimiser)
+    x, y = torch.from_numpy(split.x) * config.input_scale, torch.from_numpy(split.y)
+    loss_of = rate_cross_entropy if config.readout == "li" else standardised_cross_entropy
+    start = 0
+    if run is not None:
+        if saved := run.load():
+            weights, state, epoch = saved
+            module.load_state_dict(weights)
+            optimiser.load_state_dict(state["optimiser"])
+            net._random.set_state(state["random"])
+            start = epoch + 1
+        run.rewind(start - 1)
+    history = list(run.metrics()) if run is not None else []
+    share = fabric.world_size
+    steps = -(-len(x) // config.batch_size) * config.epochs
+    with progress("training", total=config.epochs) as bar:
+        bar.update(start)
+        for epoch in range(start, config.epochs):
+            order = torch.randperm(
+                len(x), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+            )
+            total = seen = 0.0
+            net.train()
+            for number, batch in enumerate(order.split(config.batch_size)):
+                mine = batch[fabric.global_rank :: share]
+                if not len(mine):  # every process takes part in every step
+                    mine = batch[:1]
+                done = epoch * -(-len(x) // config.batch_size) + number
+                for part in optimiser.param_groups:
+                    part["lr"] = config.learning_rate * 0.5 * (1 + _cosine(done / steps))
+                output = model(x[mine].to(fabric.device))
+                loss = loss_of(output, y[mine].to(fabric.device))
+                optimiser.zero_grad()
+                fabric.backward(loss)
+                optimiser.step()
+                total, seen = total + float(loss.detach()) * len(mine), seen + len(mine)
+            whole = fabric.all_reduce(torch.tensor([total, seen]), reduce_op="sum")
+            row: dict[str, Any] = {"epoch": epoch, "loss": float(whole[0] / whole[1])}
+            history.append(row)
+            if run is not None:
+                run.log(**row)
+                state = {"optimiser": optimiser.state_dict(), "random": net._random.get_state()}
+                run.save(module.state_dict(), state, epoch)
+            if on_epoch is not None:
+                on_epoch(row)
+            bar.update(loss=row["loss"])
+    outputs = predict(config, cast(NetworkModule, module), split.x_test)
+    return Trained(net, accuracy(outputs, torch.from_numpy(split.y_test)), history, outputs, split)
+
+
+def _cosine(share: float) -> float:
+    return math.cos(math.pi * share)
+
+
+@torch.no_grad()
+def predict(config: TrainConfig, module: NetworkModule, x: Any) -> Tensor:
+    """Gives a classifier's outputs, in batches.
+
+    Args:
+        config: The run.
+        module: The network as a module.
+        x: [samples, ...].
+
+    Returns:
+        [samples, classes], on the CPU.
+    """
+    net = module.network
+    net.eval()
+    device = net.device
+    data = torch.from_numpy(x) * config.input_scale
+    return torch.cat([module(part.to(device)).cpu() for part in data.split(500)])

@@ -1,0 +1,141 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tenfold.shared.cli import run
+
+
+def answer(capsys, *argv, code=0):
+    found = run(["spaic", *map(str, argv), "--json"])
+    printed = capsys.readouterr()
+    assert found == code, printed.err
+    return json.loads(printed.out) if code == 0 else printed.err
+
+
+SHORT = ["--epochs", "4", "--steps", "4", "--hidden", "16", "--device", "cpu"]
+
+
+def test_train_evaluate_and_convert_agree(tmp_path, capsys):
+    made = answer(capsys, "train", *SHORT, "--output", tmp_path)
+    folder = Path(made["run"])
+    assert made["accuracy"] > 0.5
+    assert answer(capsys, "evaluate", folder)["accuracy"] == made["accuracy"]
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png") == 2
+    result = json.loads((folder / "result.json").read_text())
+    assert result["results"][0]["value"] == pytest.approx(100 * made["accuracy"])
+    parts = answer(capsys, "convert", folder, tmp_path / "net")["parts"]
+    assert parts["NeuronGroup"] == 2
+    assert (tmp_path / "net" / "weights.safetensors").is_file()
+    answer(capsys, "convert", tmp_path / "net", tmp_path / "net.nir")
+    again = answer(capsys, "convert", tmp_path / "net.nir", tmp_path / "back")
+    assert again["parts"]["Connection"] == 2
+
+
+def test_a_killed_training_resumes_to_the_same_numbers(tmp_path, capsys):
+    options = [*SHORT, "--coding", "poisson"]
+    whole = answer(capsys, "train", *options, "--output", tmp_path / "whole")
+    code = (
+        "import time, torch; torch.set_num_threads(1)\n"
+        "from tenfold.shared.runs import Run; log = Run.log\n"
+        "Run.log = lambda self, **k: (log(self, **k), time.sleep(0.4))\n"
+        "import tenfold.shared.cli as c, sys; sys.exit(c.run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "spaic", "train", *options, "--output", tmp_path / "cut"]
+    child = subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("cut/spaic/*/checkpoint/weights.safetensors")):
+            assert time.monotonic() < deadline
+            assert child.poll() is None, child.stderr.read()
+            time.sleep(0.02)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    (folder,) = tmp_path.glob("cut/spaic/*")
+    assert not (folder / "result.json").exists()
+    resumed = answer(capsys, "train", "--resume", folder)
+    assert resumed["accuracy"] == whole["accuracy"]
+    assert resumed["loss"] == whole["loss"]
+    assert "is finished" in answer(capsys, "train", "--resume", folder, code=2)
+
+
+def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
+    found = answer(capsys, "simulate", "--size", "600", "--time", "100", "--output", tmp_path)
+    assert found["engine"].startswith("event")
+    assert found["neurons"] == 600
+    assert found["rates"]["all"] > 0
+    assert (tmp_path / "cuba-raster.png").is_file()
+    step = answer(capsys, "simulate", "--size", "600", "--time", "100", "--engine", "step")
+    assert step["rates"] == found["rates"]
+
+
+def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatch):
+    options = ["--circuits", "cuba", "--seeds", "2", "--time", "50", "--output", tmp_path]
+    made = answer(capsys, "reproduce", *options)
+    (row,) = made["comparison"]
+    assert (row["paper"], row["n"]) == (5.6, 2)
+    folder = Path(made["run"])
+    (folder / "result.json").unlink()
+    monkeypatch.setattr("tenfold.spaic.experiments.rates", None)  # nothing is simulated again
+    assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["simulate", "--circuit", "cubba"], "did you mean 'cuba'"),
+        (["train", "--dataset", "digit"], "did you mean 'digits'"),
+        (["train", "--recipe", "digit"], "did you mean 'digits'"),
+        (["train", "--steps", "0"], "expected >= 1"),
+        (["evaluate", "/nowhere"], "is not the folder of a run"),
+        (["convert", "/nowhere", "x.nir"], "holds no network.json"),
+        (["data", "verify", "mnst"], "unknown data set"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = answer(capsys, *words, code=2)
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_data_is_listed_and_every_verb_has_help(capsys):
+    names = [row["name"] for row in answer(capsys, "data", "list")["datasets"]]
+    assert names == ["digits", "mnist-test", "nmnist-small"]
+    verbs = ["demo", "simulate", "train", "evaluate", "reproduce", "bench", "convert", "data"]
+    for verb in verbs:
+        assert run(["spaic", verb, "--help"]) == 0
+        assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    found = []
+    for devices in ("1", "2"):
+        options = [*SHORT, "--devices", devices, "--output", str(tmp_path / devices), "--json"]
+        code = "import sys; from tenfold.shared.cli import run; sys.exit(run(sys.argv[1:]))"
+        command = [sys.executable, str(tmp_path / "main.py"), "spaic", "train", *options]
+        (tmp_path / "main.py").write_text(code)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    assert found[1]["accuracy"] == pytest.approx(found[0]["accuracy"], abs=0.02)
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=0.05)

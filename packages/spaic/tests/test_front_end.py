@@ -1,0 +1,339 @@
+"""The objects of the front end: names, editing, projections, files, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.shared.errors import InputError
+from tenfold.shared.progress import set_verbosity
+from tenfold.spaic import (
+    Assembly,
+    Connection,
+    Decoder,
+    Encoder,
+    ExcludedTypePolicy,
+    IncludedTypePolicy,
+    IndexConnectPolicy,
+    Initializer,
+    Learner,
+    Module,
+    Network,
+    NeuronGroup,
+    NeuronModel,
+    Projection,
+    SpikeMonitor,
+    load_state,
+    network_load,
+    network_save,
+    save_state,
+)
+from tenfold.spaic.library import psc_of_psp
+from tenfold.spaic.units import Hz, Quantity, ms, mV, s
+
+
+def column():
+    made = Assembly()
+    made.exc = NeuronGroup(4, neuron_type="excitatory")
+    made.inh = NeuronGroup(2, neuron_type="inhibitory")
+    made.link = Connection(made.exc, made.inh)
+    return made
+
+
+def test_parts_are_named_by_attribute_and_by_variable():
+    with Network("net1") as net:
+        source = Encoder(num=3)
+        layer = NeuronGroup(2)
+        link = Connection(source, layer)
+        Connection(layer, layer)
+    assert (source.name, layer.name, link.name) == ("source", "layer", "link")
+    assert layer.id == "net1<net>_layer<neg>"
+    assert link.weight_name == (
+        "net1<net>_link<con>:net1<net>_layer<neg><-net1<net>_source<nod>:{weight}"
+    )
+    assert [con.name for con in net.get_connections()][1].startswith("autoname")
+    assert net.get_elements()["net1<net>_layer<neg>"] is layer
+
+
+def test_assemblies_can_be_copied_selected_merged_replaced_hidden_and_deleted():
+    net = Network()
+    net.a = column()
+    net.b = net.copy_assembly("b", net.a)
+    assert len(net.get_groups()) == 4
+    assert net.b.exc is not net.a.exc
+    assert net.b.link.pre is net.b.exc
+    net.across = Connection(net.a.exc, net.b.exc)
+    chosen = net.select_assembly([net.a, net.b.exc], name="chosen")
+    assert {c.name for c in chosen.get_connections()} == {"link", "across"}
+    net.b.assembly_hide()
+    assert net.b.exc not in net
+    net.b.assembly_show()
+    spare = NeuronGroup(4, model="clif")
+    net.b.replace_assembly(net.b.exc, spare)
+    assert net.across.post is spare
+    assert net.b.link.pre is spare
+    net.del_assembly(name="b")
+    assert [c.name for c in net.get_connections()] == ["link"]
+    other = column()
+    net.a.merge_assembly(other)
+    assert len(net.a.get_groups()) == 4
+
+
+def test_policies_choose_pairs_of_groups():
+    net = Network()
+    net.a, net.b = column(), column()
+
+    def pairs(*policies):
+        prj = Projection(net.a, net.b, policies, ConnectionParameters={"w_std": 0.0})
+        return [(c.pre.name, c.post.name) for c in prj.expand()]
+
+    assert pairs(IncludedTypePolicy(["excitatory"])) == [("exc", "exc"), ("exc", "inh")]
+    assert pairs(ExcludedTypePolicy(["excitatory"], ["excitatory"])) != []
+    both = IncludedTypePolicy(["excitatory"]) & IncludedTypePolicy(None, ["inhibitory"])
+    assert pairs(both) == [("exc", "inh")]
+    assert pairs(IndexConnectPolicy([1], [0])) == [("inh", "exc")]
+    assert pairs() == []
+
+
+def convolutional():
+    with Network("conv") as net:
+        source = Encoder(shape=(1, 12, 12), coding_method="float")
+        first = NeuronGroup(shape=(4, 5, 5), model="lif", v_th=0.5)
+        second = NeuronGroup(10, model="lif")
+        Connection(
+            source,
+            first,
+            name="images",
+            link_type="conv",
+            syn_type=["conv", "maxpool"],
+            out_channels=4,
+            kernel_size=3,
+            weight=Initializer("uniform", a=-0.3, b=0.3),
+            bias=np.array([0.1, 0.2, 0.3, 0.4]),
+        )
+        Connection(first, second, name="full", syn_type=["flatten", "basic"], w_std=0.3)
+        result = Decoder(dec_target=second, num=10, coding_method="spike_counts")
+        learner = Learner(algorithm="sbp", alpha=2.0)
+        spikes = SpikeMonitor(second)
+    learner.trainable = [net]
+    learner.set_optimizer("Adam", lr=1e-3)
+    assert result.num == 10
+    assert spikes.name == "spikes"
+    net.set_backend_dt(2.0)
+    net.strategy = 1
+    return net
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_a_network_is_the_same_after_saving_and_loading(tmp_path, kind):
+    net = convolutional()
+    data = np.random.default_rng(0).random((2, 1, 12, 12))
+    net.source(data)
+    net.run(20.0)
+    file = network_save(net, tmp_path / "saved", kind)
+    assert file.name == f"network.{kind}"
+    again = network_load(tmp_path / "saved")
+    again.source(data)
+    again.run(20.0)
+    assert net.result.predict.abs().sum() > 0
+    assert torch.equal(net.result.predict, again.result.predict)
+    assert again.learner.optim_name == "Adam"
+
+
+def test_a_network_file_runs_no_code_and_its_damage_is_told(tmp_path):
+    net = convolutional()
+    file = network_save(net, tmp_path / "saved")
+    made = json.loads(file.read_text())
+    made["parts"][1]["model"] = {"name": "x", "states": {}, "step": "O = __import__('os')"}
+    file.write_text(json.dumps(made))
+    with pytest.raises(InputError):
+        network_load(tmp_path / "saved")
+    file.write_text("[1, 2")
+    with pytest.raises(InputError, match="not a network file"):
+        network_load(tmp_path / "saved")
+
+
+def test_weights_go_into_a_network_of_another_name(tmp_path):
+    one, two = convolutional(), convolutional()
+    two.name = "other"
+    with torch.no_grad():
+        one.prepare()
+        one.images.weight.add_(1)
+    save_state(one, tmp_path / "w.safetensors")
+    load_state(two, tmp_path / "w.safetensors")
+    assert torch.equal(one.images.weight, two.images.weight)
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
+        load_state(two, __file__)
+
+
+def test_convolutions_fill_the_shape_and_count_parameters_as_the_card():
+    with Network() as net:
+        source = Encoder(shape=(1, 28, 28), coding_method="float")
+        a = NeuronGroup(shape=(4, 13, 13))
+        b = NeuronGroup(shape=(8, 11, 11))
+        c = NeuronGroup(10)
+        options = {"link_type": "conv", "kernel_size": 3}
+        Connection(source, a, syn_type=["conv", "maxpool"], bias=0.0, **options)
+        Connection(a, b, **options)
+        Connection(b, c, syn_type=["flatten", "basic"], bias=0.0)
+    assert sum(p.numel() for p in net.get_testparams()) == 36 + 4 + 288 + 9680 + 10
+    with Network() as net:
+        x, h, y = Encoder(num=784), NeuronGroup(400, model="clif"), NeuronGroup(10, model="clif")
+        Connection(x, h)
+        Connection(h, y)
+    assert sum(p.numel() for p in net.get_testparams()) == 317_602
+
+
+def test_a_transposed_convolution_is_torchs():
+    x = torch.randn(2, 3, 5, 5)
+    with Network() as net:
+        source = Encoder(shape=(3, 5, 5), coding_method="float")
+        cell = NeuronGroup(shape=(2, 11, 11), model="null")
+        link = Connection(
+            source, cell, link_type="conv_transpose", kernel_size=3, stride=2, out_channels=2
+        )
+        result = Decoder(dec_target=cell, num=242, coding_method="null")
+    net.build(strategy=1)
+    net.source(x)
+    net.run(0.1)
+    expected = torch.nn.functional.conv_transpose2d(x, link.weight, stride=2)
+    torch.testing.assert_close(result.predict[0], expected)
+
+
+def test_a_torch_module_runs_inside_and_the_network_is_a_torch_module():
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        cell = NeuronGroup(2, model="null")
+        inner = Module(torch.nn.Linear(3, 2), source, cell)
+        result = Decoder(dec_target=cell, num=2, coding_method="spike_counts")
+        learner = Learner(algorithm="sbp")
+    learner.trainable = [net]
+    net.build(strategy=1)
+    module = net.as_module(0.3)
+    x = torch.rand(4, 3)
+    torch.testing.assert_close(module(x), 3 * inner.torch_module(x))
+    module(x).sum().backward()
+    assert inner.torch_module.weight.grad.abs().sum() > 0
+    assert result.predict.shape == (4, 2)
+
+
+def test_quantities_know_what_they_measure():
+    assert (20 * ms).value == 20
+    assert (1.5 * s).value == 1500
+    assert (50 * Hz).value == 0.05
+    cell = NeuronGroup(1, model="cuba", tau_m=0.02 * s, v_th=-50 * mV)
+    assert cell.model_parameters == {"tau_m": 20.0, "v_th": -50.0}
+    with pytest.raises(InputError, match="same dimension"):
+        1 * ms + 1 * mV
+    with pytest.raises(InputError, match="expected a time"):
+        Network().set_backend_dt(1 * mV)
+    assert isinstance(2 * ms / 2, Quantity)
+
+
+def test_the_psc_of_the_microcircuit():
+    assert psc_of_psp(0.15, 250.0, 10.0, 0.5) == pytest.approx(87.8084935, abs=1e-6)
+
+
+def two():
+    return Encoder(num=4, name="source"), NeuronGroup(3, name="cell")
+
+
+BAD = {
+    "model": (lambda: NeuronGroup(2, model="lff"), "did you mean 'lif'"),
+    "link": (lambda: Connection(*two(), link_type="ful"), "did you mean 'full'"),
+    "synapse": (lambda: Connection(*two(), syn_type="bsic"), "did you mean 'basic'"),
+    "coding": (lambda: Encoder(num=2, coding_method="poison"), "did you mean 'poisson'"),
+    "algorithm": (lambda: Learner(algorithm="stpd"), "did you mean 'stdp'"),
+    "shape": (lambda: NeuronGroup(5, shape=(2, 2)), r"num=5 but shape=\(2, 2\) has 4"),
+    "parameter": (lambda: NeuronGroup(2, tau_m=[1.0, 2.0, 3.0]), "3 values; expected 1 or 2"),
+    "electrical": (lambda: Connection(*two(), syn_type="electrical"), "on both sides"),
+    "option": (lambda: Connection(*two(), densty=0.1), "option of full 'densty'"),
+    "decoder": (
+        lambda: Decoder(dec_target=NeuronGroup(3, name="cell"), num=4),
+        "num=4, but NeuronGroup cell has 3",
+    ),
+    "alpha": (lambda: Learner(algorithm="stca", alpha=0.0), "alpha=0.0; expected > 0"),
+    "dt": (lambda: Network().set_backend_dt(0), "expected > 0 ms"),
+    "model text": (lambda: NeuronModel(states={}, step="V = 1"), "no line assigns O"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_wrong_argument_is_refused_at_once(name):
+    make, message = BAD[name]
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+WRONG = {
+    "weight": ({"weight": np.zeros((4, 3))}, r"shape \(4, 3\); expected \(3, 4\) \(post, pre\)"),
+    "nan": ({"weight": np.full((3, 4), np.nan)}, "not finite"),
+    "one_to_one": ({"link_type": "one_to_one"}, "equal sizes, got 4 and 3"),
+    "delay": ({"delay": -1.0}, "must be finite and >= 0"),
+    "target": ({"post_var_name": "Isin"}, "no variable 'Isin'; inputs: Isyn; states: V, O"),
+    "index": (
+        {"link_type": "index", "pre_index": np.array([9]), "post_index": np.array([0])},
+        r"pre_index holds 9..9; expected 0..3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_connection_is_refused_when_the_network_is_built(name):
+    options, message = WRONG[name]
+    with Network() as net:
+        source, cell = two()
+        Connection(source, cell, name="link", **options)
+    with pytest.raises(InputError, match=rf"Connection link.*{message}"):
+        net.build()
+
+
+def test_other_wrong_networks_are_told_apart():
+    with Network() as net:
+        a, b = NeuronGroup(2), NeuronGroup(2)
+        Connection(a, b)
+        Connection(b, a)
+    with pytest.raises(InputError, match="loop through NeuronGroup a, NeuronGroup b"):
+        net.build(strategy=1)
+    with Network() as net:
+        NeuronGroup(2, model="clif", tau_p=8.0, tau_q=8.0, name="cell")
+    with pytest.raises(InputError, match="two time constants of a kernel must differ"):
+        net.run(1.0)
+    with Network() as net:
+        NeuronGroup(2, tau_m=0.0, name="cell")
+    with pytest.raises(InputError, match="a time constant must be > 0"):
+        net.run(1.0)
+    with Network() as net:
+        one, other = Encoder(num=2, coding_method="float"), Encoder(num=2, coding_method="float")
+        cell = NeuronGroup(2)
+        Connection(one, cell)
+        Connection(other, cell)
+    net.one(np.zeros((3, 2)))
+    net.other(np.zeros((4, 2)))
+    with pytest.raises(InputError, match="different batch sizes"):
+        net.run(1.0)
+
+
+def test_silence_and_steps_that_are_too_long_are_told(capsys):
+    set_verbosity("normal")
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cell = NeuronGroup(2)
+        Connection(source, cell, weight=np.zeros((2, 2)))
+        Decoder(dec_target=cell, num=2, coding_method="spike_counts")
+        learner = Learner(algorithm="stca")
+    learner.trainable = [net]
+    net.source(np.ones((1, 2)))
+    net.run(1.0)
+    assert "NeuronGroup cell made no spike" in capsys.readouterr().err
+    with Network() as net:
+        NeuronGroup(1, model="constantcurrentlif", method="euler", tau_m=0.15, name="quick")
+    net.run(0.1)
+    assert "more than half of tau_m=0.15 ms" in capsys.readouterr().err
+    with Network() as net:
+        source = Encoder(num=1, coding_method="poisson")
+        Connection(source, NeuronGroup(1, name="c"), name="l")
+    net.source(np.full((1, 1), 20.0))
+    net.run(0.1)
+    assert "saturate at one spike a step" in capsys.readouterr().err

@@ -1,0 +1,288 @@
+"""Encoders, synapses, decoders and monitors against the facts of section 21."""
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic import (
+    Action,
+    Connection,
+    Decoder,
+    Encoder,
+    Generator,
+    Network,
+    NeuronGroup,
+    SpikeMonitor,
+    StateMonitor,
+)
+
+
+def emitted(x, method, steps, dt=1.0, **options):
+    x = np.asarray(x, dtype=np.float32)[None]
+    node = Encoder(num=x.shape[1], coding_method=method, **options)
+    node.generator = torch.Generator().manual_seed(0)
+    node(x)
+    node.start(steps, dt)
+    return torch.stack([node.emit(k)[0] for k in range(steps)]).numpy()
+
+
+def steps_of(train):
+    return [np.flatnonzero(row).tolist() for row in train.T]
+
+
+RAMP = [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_latency_codings_spike_at_the_official_steps():
+    assert steps_of(emitted(RAMP, "latency", 10)) == [[9], [6], [4], [2], [0]]
+    assert steps_of(emitted(RAMP, "latency", 10, cut_off=True)) == [[], [6], [4], [2], [0]]
+    assert steps_of(emitted(RAMP, "relative_latency", 10)) == [[], [3], [2], [0], [0]]
+
+
+def test_uniform_and_given_times_spike_at_the_official_steps():
+    found = steps_of(emitted(RAMP, "uniform", 20))
+    assert found == [[], [15], [10], [5, 11, 17], list(range(20))]
+    found = steps_of(emitted([0.9, 0.5, 0.2, 0.7, 0.1], "sstb", 10, dt=0.1))
+    assert found == [[9], [5], [2], [7], [1]]
+
+
+def test_a_poisson_rate_is_in_events_a_ms():
+    for dt, expected in ((0.1, 0.05), (1.0, 0.5)):
+        found = emitted(np.full(2000, 0.5), "poisson", 50, dt=dt).mean()
+        assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_spike_lists_add_up_duplicates():
+    node = Encoder(num=3, coding_method="mstb")
+    node([([0.1, 0.15, 0.9], [0, 0, 2]), ([], [])])
+    node.start(5, 0.1)
+    found = torch.stack([node.emit(k) for k in range(5)])
+    assert found[1, 0].tolist() == [2, 0, 0]
+    assert found[4, 0].tolist() == [0, 0, 1]
+    assert found[:, 1].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "rate", "expected"),
+    [
+        ("sin", [2.0, 4.0], [0, 2, 0, -2]),
+        ("ramp", [1000.0, 2000.0], [2, 3, 4, 5]),
+        ("constant_current", 1.5, [1.5] * 4),
+    ],
+)
+def test_generators_follow_their_formula_for_every_channel(method, rate, expected):
+    node = Generator(num=3, coding_method=method, rate=rate)
+    node.start(4, 1.0)
+    found = torch.stack([node.emit(k)[0] for k in range(4)]).numpy()
+    np.testing.assert_allclose(found, np.tile(np.array(expected)[:, None], 3), atol=1e-6)
+
+
+def impulse(syn_type, steps=6, **options):
+    with Network(compat="spaic") as net:
+        source = Encoder(num=1, coding_method="null")
+        cell = NeuronGroup(1, model="null")
+        Connection(source, cell, weight=[[1.0]], syn_type=syn_type, **options)
+    watch = StateMonitor(cell, "O")
+    net.add_monitor("watch", watch)
+    net.source(np.eye(1, steps)[:, :, None])
+    net.run(steps * 0.1)
+    return watch.values[0, 0]
+
+
+def test_synapses_answer_an_impulse_as_the_official_ones():
+    expected = [0, 1, 0.9512295, 0.9048375, 0.8607081, 0.8187308]
+    np.testing.assert_allclose(impulse("1_order_synapse"), expected, rtol=1e-6)
+    expected = [0, 0, 0.0377209, 0.0731853, 0.106508, 0.1377978]
+    np.testing.assert_allclose(impulse("2_order_synapse"), expected, atol=1e-6)
+
+
+def test_an_alpha_synapse_peaks_at_one_after_tau():
+    found = impulse("alpha_synapse", steps=100, syn_kwargs={"tau": 2.0})
+    assert found.max() == pytest.approx(1.0, abs=1e-6)
+    assert found.argmax() == 21  # one step of the connection, then 2 ms
+
+
+def test_the_rotating_synapse_has_the_kernel_of_the_card():
+    options = {"tau": 10.0, "rot_k": 6.0, "max_delay": 5.0}
+    found = impulse("delay_complex_synapse", 400, delay=[[3.0]], syn_kwargs=options)
+    t = np.arange(400) * 0.1 - 3.1  # the connection's step and the delay
+    kernel = np.where(t > 0, 0.1 * np.exp(-t / 10) * np.sin(np.pi * t / 60), 0)
+    assert np.abs(found - kernel).max() < 0.05 * kernel.max()
+
+
+def test_short_term_plasticity_depresses_as_its_equations():
+    steps, dt, u0, rise, rest = 40, 0.1, 0.5, 50.0, 100.0
+    with Network() as net:
+        source = Encoder(num=1, coding_method="null")
+        cell = NeuronGroup(1, model="null")
+        kwargs = {"U": u0, "tau_f": rise, "tau_d": rest}
+        Connection(source, cell, weight=[[1.0]], syn_type=["stp", "basic"], syn_kwargs=kwargs)
+    watch = StateMonitor(cell, "O")
+    net.add_monitor("watch", watch)
+    net.source(np.ones((1, steps, 1)))
+    net.build(strategy=1)
+    net.run(steps * dt)
+    u, r, expected = 0.0, 1.0, []
+    for _ in range(steps):
+        u, r = u * np.exp(-dt / rise), 1 - (1 - r) * np.exp(-dt / rest)
+        u += u0 * (1 - u)
+        expected.append(u * r)
+        r -= u * r
+    np.testing.assert_allclose(watch.values[0, 0], expected, rtol=1e-4)
+
+
+def test_an_electrical_synapse_acts_on_both_sides():
+    with Network(compat="spaic") as net:
+        source = Encoder(num=2, coding_method="null")
+        pre = NeuronGroup(2, model="lif", v_th=100.0, tau_m=8.0)
+        post = NeuronGroup(2, model="lif", v_th=100.0, tau_m=8.0)
+        Connection(source, pre, link_type="one_to_one", weight=np.eye(2))
+        gap = Connection(pre, post, syn_type="electrical", weight=[[0.1, 0.2], [0.3, 0.4]])
+    watches = [StateMonitor(group, "V") for group in (pre, post)]
+    for number, watch in enumerate(watches):
+        net.add_monitor(f"watch{number}", watch)
+    net.set_backend_dt(1.0)
+    net.source(np.tile([[1.0, 2.0]], (1, 5, 1)))
+    net.run(5.0)
+    assert gap.name == "gap"
+    expected = [
+        [[0, 1, 1.482497, 2.0953002, 2.6076736], [0, 2, 2.5649939, 3.264603, 3.7813368]],
+        [[0, 0, 0.5, 0.9524969, 1.4172771], [0, 0, 1.1, 1.6714932, 2.2394736]],
+    ]
+    for watch, values in zip(watches, expected, strict=True):
+        np.testing.assert_allclose(watch.values[0], values, rtol=1e-6, atol=1e-7)
+
+
+def decoded(method, **options):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="null")
+        cell = NeuronGroup(3, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(3))
+        output = Decoder(dec_target=cell, num=3, coding_method=method, **options)
+    net.set_backend_dt(1.0)
+    net.build(strategy=1)
+    train = np.zeros((1, 5, 3))
+    for step, neuron in ((1, 1), (2, 0), (3, 1), (4, 2)):
+        train[0, step, neuron] = 1
+    net.source(train)
+    net.run(5.0)
+    return output.predict[0].numpy()
+
+
+def test_decoders_give_the_official_values():
+    np.testing.assert_allclose(decoded("spike_counts"), [1, 2, 1])
+    np.testing.assert_allclose(decoded("spike_rate"), [0.2, 0.4, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(decoded("first_spike"), [0, 1, 0])
+    expected = [0.0449329, 0.0971514, 0.0201897]
+    np.testing.assert_allclose(decoded("time_spike_counts"), expected, rtol=1e-5)
+
+
+def test_monitors_stamp_the_end_of_a_step_and_sample_at_their_own_interval():
+    with Network(compat="spaic") as net:
+        source = Encoder(num=1, coding_method="null")
+        cell = NeuronGroup(1, model="lif")
+        Connection(source, cell, weight=[[1.0]])
+    spikes, slow = SpikeMonitor(cell), StateMonitor(cell, "V", dt=0.5)
+    net.add_monitor("spikes", spikes)
+    net.add_monitor("slow", slow)
+    net.source(np.full((1, 20, 1), 0.6))
+    net.run(2.0)
+    np.testing.assert_allclose(spikes.spk_times[0], np.arange(0.3, 2.0, 0.2))
+    assert spikes.spk_count.tolist() == [[9]]
+    np.testing.assert_allclose(slow.times, [0.5, 1.0, 1.5, 2.0])
+    assert spikes.time_pop_rate.sum() == 9
+
+
+def test_a_monitor_keeps_copies_of_weights_and_earlier_runs():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cell = NeuronGroup(2)
+        link = Connection(source, cell, weight=np.zeros((2, 2)))
+    watch = StateMonitor(link, "weight", nbatch=True)
+    net.add_monitor("watch", watch)
+    net.source(np.ones((1, 2)))
+    for value in (1.0, 2.0):
+        net.run(0.2)
+        with torch.no_grad():
+            link.weight.fill_(value)
+    assert watch.nbatch_values.shape == (2, 1, 2, 2, 2)
+    assert watch.nbatch_values[:, 0, 0, 0, 0].tolist() == [0, 1]
+
+
+def test_actions_choose_what_fired_most_or_first():
+    with Network() as net:
+        source = Encoder(num=3, coding_method="null")
+        cell = NeuronGroup(3, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(3))
+        most = Action(dec_target=cell, coding_method="highest_spikes_action")
+        first = Action(dec_target=cell, coding_method="first_spike_action")
+        drawn = Action(dec_target=cell, coding_method="pop_rate_action")
+    train = np.zeros((2, 6, 3))
+    train[0, 1, 2] = train[0, 2, 1] = train[0, 3, 1] = 1
+    train[1, 3, 0] = 1
+    net.build(strategy=1)
+    net.source(train)
+    net.run(0.6)
+    assert most.predict.tolist() == [1, 0]
+    assert first.predict.tolist() == [2, 0]
+    assert drawn.predict.tolist()[1] == 0
+
+
+@pytest.mark.parametrize("strategy", [0, 1])
+def test_a_delay_is_its_steps_and_strategy_0_adds_one(strategy):
+    with Network(compat="spaic") as net:
+        source = Encoder(num=3, coding_method="null")
+        cell = NeuronGroup(3, model="null")
+        Connection(source, cell, weight=np.eye(3), delay=np.tile([0.0, 0.3, 0.75], (3, 1)))
+    watch = StateMonitor(cell, "O")
+    net.add_monitor("watch", watch)
+    net.build(strategy=strategy)
+    net.source(np.eye(1, 12)[:, :, None] * np.ones(3))
+    net.run(1.2)
+    assert watch.values[0].argmax(1).tolist() == [n + 1 - strategy for n in (0, 3, 7)]
+
+
+def test_a_delay_can_be_learned():
+    with Network() as net:
+        source = Encoder(num=1, coding_method="null")
+        cell = NeuronGroup(1, model="null")
+        link = Connection(
+            source, cell, weight=[[1.0]], delay=[[0.25]], train_delay=True, max_delay=2
+        )
+        output = Decoder(dec_target=cell, num=1, coding_method="null")
+    net.enable_full_grad(True)
+    net.build(strategy=1)
+    net.source(np.eye(1, 10)[:, :, None])
+    net.run(1.0)
+    record = output.predict[:, 0, 0]
+    np.testing.assert_allclose(record[2:4].detach(), [0.5, 0.5], atol=1e-5)
+    record[3].backward()
+    assert link.delay.grad.item() == pytest.approx(10, rel=1e-4)  # a later spike feeds step 3
+
+
+@pytest.mark.parametrize(("time", "steps"), [(6 * 0.1, 6), (1.0, 10), (0.05, 1), (25.5, 255)])
+def test_a_time_is_a_whole_number_of_steps(time, steps):
+    assert Network().steps(time) == steps
+
+
+def test_steps_of_the_official_roundings_are_not_copied():
+    net = Network()
+    net.set_backend_dt(0.001)
+    assert net.steps(1.0) == 1000
+    net.set_backend_dt(0.3)
+    assert net.steps(0.9) == 3
+
+
+def test_bad_data_is_refused_with_the_name_of_the_node():
+    with Network() as net:
+        source = Encoder(num=4, coding_method="poisson")
+        cell = NeuronGroup(2)
+        Connection(source, cell)
+    with pytest.raises(InputError, match=r"Encoder source.*not finite"):
+        net.source(np.full((1, 4), np.nan))
+    with pytest.raises(InputError, match=r"Encoder source.*\(2, 3\).*expected \(batch, 4\)"):
+        net.source(np.zeros((2, 3)))
+    net.source(np.full((1, 4), -0.1))
+    with pytest.raises(InputError, match=r"Encoder source.*-0\.1; expected >= 0"):
+        net.run(1.0)
