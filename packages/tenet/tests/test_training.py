@@ -273,7 +273,7 @@ def test_a_compiled_training_takes_the_same_steps(store, monkeypatch):
         return aot_eager(graph, inputs)
 
     whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: whole(model, backend=backend))
+    monkeypatch.setattr(torch, "compile", lambda model, **_: whole(model, backend=backend))
     config = replace(SHORT, epochs=1, dropout=0.0)
     losses = [Training(replace(config, compile=on), store).run()["loss"] for on in (False, True)]
     assert graphs
