@@ -292,6 +292,9 @@ def network_save(net: Network, path: Path | str, trans_format: str = "json") -> 
 
     Returns:
         The structure's file; `weights.safetensors` stands beside it.
+
+    Raises:
+        InputError: For another format, or a part that a file cannot hold.
     """
     if trans_format not in ("json", "yaml"):
         raise InputError(f"trans_format={trans_format!r}; expected 'json' or 'yaml'")
