@@ -149,9 +149,50 @@ def test_a_network_file_runs_no_code_and_its_damage_is_told(tmp_path):
     file.write_text(json.dumps(made))
     with pytest.raises(InputError):
         network_load(tmp_path / "saved")
+    for key in ("states", "inputs"):  # their names are written into compiled loops
+        named = {"V = 0\nimport os #": 0.0}
+        model = {"name": "x", "states": {}, "step": "O = 0 * 1", key: named}
+        made["parts"][1]["model"] = model
+        file.write_text(json.dumps(made))
+        with pytest.raises(InputError, match="not the name of a variable"):
+            network_load(tmp_path / "saved")
     file.write_text("[1, 2")
     with pytest.raises(InputError, match="not a network file"):
         network_load(tmp_path / "saved")
+
+
+def sparse_and_late():
+    net = Network("sparse")
+    net.a, net.b = NeuronGroup(30, varible_ranges={"tau_m": (1.0, 9.0)}), NeuronGroup(20)
+    net.ab = Connection(net.a, net.b, link_type="bernoulli", p=0.3, w_std=1.0, delay=0.7)
+    net.ba = Connection(net.b, net.a, link_type="full", max_delay=2.0, weight_quantization=True)
+    return net
+
+
+def test_synapses_delays_and_ranges_come_back(tmp_path):
+    net = sparse_and_late()
+    net.set_random_seed(5)
+    network_save(net, tmp_path / "saved")
+    again = network_load(tmp_path / "saved")
+    for name in ("ab", "ba"):
+        old, new = getattr(net, name), again.members[name]
+        assert torch.equal(old.weight, new.weight)
+        assert torch.equal(old.delay, new.delay)
+    assert torch.equal(net.ab.pre_index, again.members["ab"].pre_index)
+    assert torch.equal(net.ab.post_index, again.members["ab"].post_index)
+    assert again.members["a"].varible_ranges["tau_m"] == [1.0, 9.0]
+    assert again.members["ba"].weight_quantization
+
+
+@pytest.mark.parametrize(("key", "value"), [("pre_index", 30), ("post_index", -1)])
+def test_saved_synapses_that_lead_outside_are_refused(tmp_path, key, value):
+    from safetensors.torch import load_file
+
+    net = sparse_and_late()
+    state = load_file(save_state(net, tmp_path / "state.safetensors"))
+    state[f"{net.ab.id}:{key}"][0] = value
+    with pytest.raises(InputError, match=key):
+        load_state(sparse_and_late(), state)
 
 
 def test_weights_go_into_a_network_of_another_name(tmp_path):

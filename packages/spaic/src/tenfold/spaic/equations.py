@@ -16,6 +16,7 @@ into such steps by `integrate`. Only names, numbers, arithmetic, comparisons and
 """
 
 import ast
+import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,10 +120,27 @@ def parse(text: str, where: str = "equations") -> Program:
             raise InputError(
                 f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`"
             )
-        if name.startswith("z_"):
-            raise InputError(f"{where}: {name!r}: names that begin with z_ are the engine's own")
+        variable_name(name[1:-3] if name.endswith("/dt") else name, where)
         program.append(Statement(name, expression(right, where)))
     return tuple(program)
+
+
+def variable_name(name: Any, where: str = "equations") -> None:
+    """Refuses what cannot name a variable; names are written into the loops that are compiled.
+
+    Args:
+        name: The name of a state, a parameter, an input or a line's left side.
+        where: What it belongs to, for messages.
+
+    Raises:
+        InputError: If it is not a plain name, or is taken by Python or by the engines.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+        raise InputError(f"{where}: {name!r} is not the name of a variable; expected [A-Za-z_0-9]")
+    if keyword.iskeyword(name):
+        raise InputError(f"{where}: {name!r} is a word of Python, not the name of a variable")
+    if name.startswith("z_"):
+        raise InputError(f"{where}: {name!r}: names that begin with z_ are the engine's own")
 
 
 def expression(text: str, where: str = "equations") -> ast.expr:

@@ -198,6 +198,10 @@ def from_nir(
             raise InputError(f"NIR node {name!r} is a {kind}, which is not read here")
     ends = [b for b, node in source.nodes.items() if type(node).__name__ == "Output"]
     for a, b in dict.fromkeys(source.edges):
+        if (b in maps or b in ends) and a not in made:
+            raise InputError(
+                f"NIR edge {a!r} -> {b!r}: {b!r} must follow neurons or an input, not another map"
+            )
         if b in maps:
             for c, d in dict.fromkeys(source.edges):
                 if c == b and d in made:

@@ -81,6 +81,9 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
             raise InputError(f"{source}: cannot be read as safetensors ({error})") from error
     given = {_without_net(name): value for name, value in source.items()}
     net.prepare()
+    for con in net.get_connections():
+        _take_synapses(con, given)
+    net._plan = None
     wanted: dict[str, Tensor] = dict(net.named_parameters())
     for part in net.walk():
         if isinstance(part, Module):
@@ -88,10 +91,6 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
     for con in net.get_connections():
         for name, module in con.modules.items():
             wanted |= {f"{con.id}:{name}.{k}": v for k, v in module.state_dict().items()}
-        for name in ("pre_index", "post_index"):
-            value = given.get(_without_net(f"{con.id}:{name}"))
-            if value is not None:
-                setattr(con, name, value)
     with torch.no_grad():
         for name, tensor in wanted.items():
             value = given.get(_without_net(name))
@@ -103,6 +102,48 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
                     f"{tuple(tensor.shape)}"
                 )
             tensor.copy_(value)
+
+
+def _take_synapses(con: Connection, given: Mapping[str, Tensor]) -> None:
+    """Makes room for the saved synapses and delays, whose number the structure does not tell.
+
+    Raises:
+        InputError: For synapses that lead outside the groups, or delays below zero: the compiled
+            loops trust these numbers.
+    """
+    saved = {
+        key: given.get(_without_net(name))
+        for name, tensor in con.parameters().items()
+        for key in ("weight", "delay")
+        if tensor is getattr(con, key)
+    }
+    weight, delay = saved.get("weight"), saved.get("delay")
+    if con.stored_sparse and con.weight is not None and weight is not None:
+        for key, size in (("pre_index", con.pre.num), ("post_index", con.post.num)):
+            index = given.get(_without_net(f"{con.id}:{key}"))
+            if index is None:
+                raise InputError(f"the saved state lacks {con.id}:{key}")
+            if index.dtype != torch.int64 or index.ndim != 1 or index.shape != weight.shape:
+                raise InputError(
+                    f"{con!r}: the saved {key} is {index.dtype} {tuple(index.shape)}; expected "
+                    f"one int64 a weight, of which there are {tuple(weight.shape)}"
+                )
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
+                raise InputError(
+                    f"{con!r}: the saved {key} holds {int(index.min())}..{int(index.max())}; "
+                    f"expected 0..{size - 1}"
+                )
+            setattr(con, key, index.to(con.weight.device))
+        if weight.shape != con.weight.shape:
+            room = con.weight.new_zeros(weight.shape)
+            con.weight = torch.nn.Parameter(room, requires_grad=con.weight.requires_grad)
+    if delay is not None and con.delay is not None:
+        if not bool(torch.isfinite(delay).all()) or bool((delay < 0).any()):
+            raise InputError(f"{con!r}: the saved delays must be finite and >= 0 ms")
+        fits = con.weight is not None and delay.shape == con.weight.shape
+        if delay.shape != con.delay.shape and (delay.ndim == 0 or fits):
+            room = con.delay.new_zeros(delay.shape)
+            con.delay = torch.nn.Parameter(room, requires_grad=con.delay.requires_grad)
 
 
 def _without_net(name: str) -> str:
@@ -159,6 +200,7 @@ def network_to_dict(net: Network) -> dict[str, Any]:
                 "method": part.method,
                 "initial": {k: _plain(v) for k, v in part.initial.items()},
                 "parameter_variables": part.parameter_variables,
+                "varible_ranges": {k: list(v) for k, v in part.varible_ranges.items()},
                 "neuron_position": _plain(part.neuron_position),
             }
         elif isinstance(part, Node):
@@ -209,6 +251,7 @@ def network_to_dict(net: Network) -> dict[str, Any]:
                 "is_parameter": part.is_parameter,
                 "w_min": part.w_min,
                 "w_max": part.w_max,
+                "weight_quantization": part.weight_quantization,
                 "parameters": {
                     k: _plain(v)
                     for k, v in part.options.items()
@@ -249,6 +292,9 @@ def network_save(net: Network, path: Path | str, trans_format: str = "json") -> 
 
     Returns:
         The structure's file; `weights.safetensors` stands beside it.
+
+    Raises:
+        InputError: For another format, or a part that a file cannot hold.
     """
     if trans_format not in ("json", "yaml"):
         raise InputError(f"trans_format={trans_format!r}; expected 'json' or 'yaml'")
@@ -290,9 +336,12 @@ def network_load(path: Path | str, load_weight: bool = True) -> Network:
         else:
             import yaml
 
-            made = yaml.safe_load(text)
+            try:
+                made = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from error
         net = network_from_dict(made)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: not a network file ({error!r})") from error
@@ -306,10 +355,15 @@ def network_from_dict(made: Mapping[str, Any]) -> Network:
 
     Args:
         made: The description.
+
+    Raises:
+        InputError: For a format, a part or a setting that is not known here.
     """
     if made.get("format") != "tenfold-spaic 1":
         raise InputError(f"format {made.get('format')!r}; expected 'tenfold-spaic 1'")
     backend = made["backend"]
+    if backend["dtype"] not in ("float32", "float64"):
+        raise InputError(f"dtype {backend['dtype']!r}; expected 'float32' or 'float64'")
     net = Network(made["name"], compat=backend["compat"], dtype=getattr(torch, backend["dtype"]))
     net.set_backend_dt(backend["dt"])
     net.strategy = int(backend["strategy"])
@@ -337,6 +391,7 @@ def network_from_dict(made: Mapping[str, Any]) -> Network:
                 method=entry["method"],
                 initial=initial,
                 parameter_variables=entry["parameter_variables"],
+                varible_ranges=entry.get("varible_ranges"),
                 neuron_position=entry["neuron_position"],
                 **entry["parameters"],
             )
@@ -368,6 +423,7 @@ def network_from_dict(made: Mapping[str, Any]) -> Network:
                 syn_kwargs=entry["syn_kwargs"],
                 max_delay=entry["max_delay"],
                 min_delay=entry["min_delay"],
+                delay=0.0 if entry["delayed"] and not entry["max_delay"] else None,
                 train_delay=entry["train_delay"],
                 bias=0.0 if entry["biased"] else None,
                 sparse_with_mask=entry["sparse_with_mask"],
@@ -376,6 +432,7 @@ def network_from_dict(made: Mapping[str, Any]) -> Network:
                 is_parameter=entry["is_parameter"],
                 w_min=entry["w_min"],
                 w_max=entry["w_max"],
+                weight_quantization=entry.get("weight_quantization", False),
                 **options,
             )
             parts[entry["id"]] = part

@@ -63,6 +63,10 @@ class NeuronModel:
     def __post_init__(self) -> None:
         """Refuses models that no compiler could take."""
         where = f"model {self.name!r}"
+        for name in (*self.states, *self.parameters, *self.inputs):
+            eq.variable_name(name, where)
+        if self.dtype not in (None, "float32", "float64"):
+            raise InputError(f"{where}: dtype={self.dtype!r}; expected None, 'float32', 'float64'")
         assigned = {line.name for line in eq.parse(self.step, where)}
         if self.step and "O" not in assigned:
             raise InputError(f"{where}: no line assigns O, the spikes")

@@ -87,6 +87,9 @@ class Network(Assembly):
 
         Args:
             dt: In ms.
+
+        Raises:
+            InputError: If it is not a positive, finite time.
         """
         dt = float(plain(dt, "time"))
         if not 0 < dt < math.inf:
