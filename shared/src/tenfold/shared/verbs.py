@@ -108,7 +108,8 @@ def demo(
             bar.update(package=name)
     rows = [result.row() for result in results.values()]
     report = Report("Tenfold: the demos", time.strftime("%Y-%m-%d %H:%M"))
-    report.table(rows)
+    # The page has the notes below, beside the pictures; in the table they would be narrow columns.
+    report.table([{key: row[key] for key in row if key != "note"} for row in rows])
     for name, result in results.items():
         report.text(f"## {result.paper}\n\n{result.note}")
         for index, (path, caption) in enumerate(result.pictures):
