@@ -42,11 +42,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_resumed_training_reaches_the_same_numbers(store, tmp_path, monkeypatch):
-    whole = Run.create("tenet", None, SHORT, tmp_path / "whole")
-    Training(SHORT, store).run(whole)
-    cut = Run.create("tenet", None, SHORT, tmp_path / "cut")
-    training = Training(SHORT, store)
+def kill_in_the_third_epoch(monkeypatch):
     original = Training._epoch
 
     def killed(self):
@@ -55,6 +51,14 @@ def test_a_resumed_training_reaches_the_same_numbers(store, tmp_path, monkeypatc
         return original(self)
 
     monkeypatch.setattr(Training, "_epoch", killed)
+
+
+def test_a_resumed_training_reaches_the_same_numbers(store, tmp_path, monkeypatch):
+    whole = Run.create("tenet", None, SHORT, tmp_path / "whole")
+    Training(SHORT, store).run(whole)
+    cut = Run.create("tenet", None, SHORT, tmp_path / "cut")
+    training = Training(SHORT, store)
+    kill_in_the_third_epoch(monkeypatch)
     with pytest.raises(Killed):
         training.run(cut)
     monkeypatch.undo()
@@ -78,17 +82,10 @@ def test_patience_keeps_the_best_weights_and_resumes(store, tmp_path, monkeypatc
     monkeypatch.setattr(Training, "validate", validate)
     config = replace(SHORT, val="generated:6:4", epochs=9, patience=2)
     run = Run.create("tenet", None, config, tmp_path)
-    original = Training._epoch
-
-    def killed(self):
-        if self.epoch == 2:
-            raise Killed
-        return original(self)
-
-    monkeypatch.setattr(Training, "_epoch", killed)
-    with pytest.raises(Killed):
-        Training(config, store, store).run(run)
-    monkeypatch.setattr(Training, "_epoch", original)
+    with monkeypatch.context() as killing:
+        kill_in_the_third_epoch(killing)
+        with pytest.raises(Killed):
+            Training(config, store, store).run(run)
     Training(config, store, store).run(Run.open(run.folder))
     weights, state, epoch = run.load()
     assert epoch == 3  # the second score was the best, two more were not better

@@ -338,7 +338,7 @@ class Training:
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
         self.scenes = self._placed(scenes)
         self.epoch = -1
-        self.best: dict[str, Any] = {}  # with patience: score, weights, validations since then
+        self.best: dict[str, Any] = {}  # with patience: scores, weights, validations since then
 
     def _placed(self, scenes: Scenes) -> Scenes:
         """Puts the data onto the GPU, if there is one and it fits."""
@@ -387,8 +387,9 @@ class Training:
                 cost = {"seconds": seconds, "scenes_per_second": len(self.scenes) / seconds}
                 last = self.epoch + 1 == config.epochs
                 if self.val is not None and (last or (self.epoch + 1) % config.validate_every == 0):
-                    found |= self.validate()
-                    self._remember(found["brier-minFDE6"])
+                    scores = self.validate()
+                    found |= scores
+                    self._remember(scores)
                 if run is not None:
                     run.log(epoch=self.epoch, **found, **cost)
                     self._save(run)
@@ -396,7 +397,7 @@ class Training:
                 bar.update(**shown, seconds=seconds)  # type: ignore[arg-type]
         if self.best:
             self.network.load_state_dict(self.best["weights"])
-            found = self.validate()
+            found = self.best["scores"]
             if run is not None:
                 self._save(run)
         return found
@@ -406,13 +407,14 @@ class Training:
         state = {"optimizer": self.optimizer.state_dict(), "best": self.best}
         run.save(self.network.state_dict(), state, self.epoch)
 
-    def _remember(self, score: float) -> None:
+    def _remember(self, scores: dict[str, float]) -> None:
         """Keeps the weights if they are the best so far, else counts."""
         if not self.config.patience:
             return
+        score = scores["brier-minFDE6"]
         if not self.best or score < self.best["score"]:
             weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
-            self.best = {"score": score, "weights": weights, "since": 0}
+            self.best = {"score": score, "scores": scores, "weights": weights, "since": 0}
         else:
             self.best = self.best | {"since": self.best["since"] + 1}
 

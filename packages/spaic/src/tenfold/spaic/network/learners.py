@@ -597,22 +597,34 @@ class ReSuMe(Rule):
         self.weight.add_(self.lr * (m.target - m.y_now).T @ (self.a + self.A * x))  # type: ignore[operator]
 
 
-class PSD(Rule):
-    """Precise spike driven (Yu et al. 2013): Δw = lr (S_d − S_o) I, I a double-exponential PSC."""
+class _DoubleExponential(Rule):
+    """A rule that sees each spike of the source as a current of two exponentials and peak 1."""
 
     needs_target = True
-    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 10.0, "tau_s": 2.5}
     lr: float
     tau: float
     tau_s: float
 
-    def step(self, m: Moment) -> None:
-        """Changes the weight."""
+    def current(self, m: Moment) -> Tensor:
+        """Advances the source's current by a step: [batch, pre].
+
+        Args:
+            m: The step.
+        """
         slow = self.trace("slow", m.x) * math.exp(-m.dt / self.tau) + m.x_now
         fast = self.trace("fast", m.x) * math.exp(-m.dt / self.tau_s) + m.x_now
         self.traces.update(slow=slow, fast=fast)
-        scale = kernel_scale(self.tau, self.tau_s)
-        change = (m.target - m.y_now).T @ (scale * (slow - fast))  # type: ignore[operator]
+        return kernel_scale(self.tau, self.tau_s) * (slow - fast)
+
+
+class PSD(_DoubleExponential):
+    """Precise spike driven (Yu et al. 2013): Δw = lr (S_d − S_o) I, I a double-exponential PSC."""
+
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 10.0, "tau_s": 2.5}
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        change = (m.target - m.y_now).T @ self.current(m)  # type: ignore[operator]
         self.weight.add_(self.lr * change)
 
 
@@ -642,26 +654,19 @@ class SPAN(Rule):
             self.weight.add_(self.lr * total)
 
 
-class Tempotron(Rule):
+class Tempotron(_DoubleExponential):
     """Tempotron (Gütig & Sompolinsky 2006): the target tells each neuron whether to spike at all.
 
     The potential V(t) = Σ w K(t − t_i) is the rule's own, with the kernel K of peak 1; on an error
     Δw = ± lr Σ K(t_max − t_i) at the time of the highest V. `target` is [batch, post], 0 or 1.
     """
 
-    needs_target = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
-    lr: float
-    tau: float
-    tau_s: float
     theta: float
 
     def step(self, m: Moment) -> None:
         """Follows V and its highest point; changes the weight in the last step."""
-        slow = self.trace("slow", m.x) * math.exp(-m.dt / self.tau) + m.x_now
-        fast = self.trace("fast", m.x) * math.exp(-m.dt / self.tau_s) + m.x_now
-        self.traces.update(slow=slow, fast=fast)
-        psp = kernel_scale(self.tau, self.tau_s) * (slow - fast)  # [batch, pre]
+        psp = self.current(m)
         v = psp @ self.weight.T
         best = self.traces.setdefault("best", torch.full_like(v, -math.inf))
         shape = (*v.shape, psp.shape[1])
