@@ -39,8 +39,8 @@ def tenfold(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _normal_verbosity():
-    from tenfold.shared.progress import set_verbosity
+def _not_quiet():
+    from tenfold.shared.progress import set_quiet
 
     yield
-    set_verbosity("normal")
+    set_quiet(False)

@@ -67,21 +67,21 @@ def test_toml_gives_an_equal_dataclass_back(tmp_path, value):
     ("mapping", "parts"),
     [
         ({}, ["'data' is missing"]),
-        ({"data": 1}, ["data: expected str, got 1"]),
+        ({"data": 1}, ["data: Input should be a valid string, got 1"]),
         ({"data": "x", "epoch": 1}, ["'epoch'", "did you mean 'epochs'?"]),
-        ({"data": "x", "epochs": 1.5}, ["epochs: expected int, got 1.5"]),
-        ({"data": "x", "epochs": True}, ["epochs: expected int, got True"]),
-        ({"data": "x", "epochs": "1"}, ["epochs: expected int, got '1'"]),
-        ({"data": "x", "rate": False}, ["rate: expected float"]),
-        ({"data": "x", "amp": 1}, ["amp: expected bool"]),
-        ({"data": "x", "hops": "two"}, ["hops: expected int, got 'two'"]),
-        ({"data": "x", "sizes": "12"}, ["sizes: expected tuple[int, ...]"]),
-        ({"data": "x", "sizes": [1, "b"]}, ["sizes[1]: expected int, got 'b'"]),
-        ({"data": "x", "pair": ["a"]}, ["pair: expected tuple[str, int]"]),
-        ({"data": "x", "kind": "finl"}, ["kind: expected one of 'final', 'best', got 'finl'"]),
-        ({"data": "x", "clusters": "some"}, ["clusters: expected", "got 'some'"]),
-        ({"data": "x", "optimiser": {"rte": 1}}, ["optimiser", "'rte'", "'rate'?"]),
-        ({"data": "x", "optimiser": 3}, ["optimiser: expected Optimiser"]),
+        ({"data": "x", "epochs": 1.5}, ["epochs: Input should be a valid integer, got 1.5"]),
+        ({"data": "x", "epochs": True}, ["epochs: Input should be a valid integer, got True"]),
+        ({"data": "x", "epochs": "1"}, ["epochs: Input should be a valid integer, got '1'"]),
+        ({"data": "x", "rate": False}, ["rate: Input should be a valid number, got False"]),
+        ({"data": "x", "amp": 1}, ["amp: Input should be a valid boolean, got 1"]),
+        ({"data": "x", "hops": "two"}, ["hops: Input should be a valid integer, got 'two'"]),
+        ({"data": "x", "sizes": "12"}, ["sizes: Input should be a valid array, got '12'"]),
+        ({"data": "x", "sizes": [1, "b"]}, ["sizes.1: Input should be a valid integer, got 'b'"]),
+        ({"data": "x", "pair": ["a"]}, ["pair.1: Field required"]),
+        ({"data": "x", "kind": "finl"}, ["kind: Input should be 'final' or 'best', got 'finl'"]),
+        ({"data": "x", "clusters": "some"}, ["clusters.int: Input", "'auto'", "got 'some'"]),
+        ({"data": "x", "optimiser": {"rte": 1}}, ["optimiser.rte: Unexpected keyword argument"]),
+        ({"data": "x", "optimiser": 3}, ["optimiser: Input should be an object, got 3"]),
     ],
 )
 def test_wrong_mappings_are_refused(mapping, parts):
@@ -160,7 +160,7 @@ def test_json_is_strict():
         "dataclass": {"name": "adam", "rate": 1.0},
         "3": None,
     }
-    with pytest.raises(TypeError, match="object has no JSON form"):
+    with pytest.raises(TypeError, match="no JSON form"):
         config.to_json({"x": object()})
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tenfold.shared import progress as module
-from tenfold.shared.progress import message, progress, set_verbosity
+from tenfold.shared.progress import message, progress, set_quiet
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_one_step_is_one_line(clock, capsys):
 
 
 def test_quiet_is_silent(clock, capsys):
-    set_verbosity("quiet")
+    set_quiet(True)
     run_bar(clock, 4, 4, seconds=9)
     message("hello")
     assert capsys.readouterr() == ("", "")

@@ -26,8 +26,9 @@ WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3)}
 
 
 @pytest.fixture
-def run(tmp_path):
-    return Run.create("toy", "cora", Config(), root=tmp_path, command=["tenfold", "toy"])
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tenfold", "toy"])
+    return Run.create("toy", "cora", Config(), root=tmp_path)
 
 
 def test_create_writes_what_is_needed_to_repeat(run, tmp_path):
@@ -90,14 +91,6 @@ def test_metrics_survive_a_torn_line(run):
     assert [line["loss"] for line in run.metrics()] == [1, 0.5, 1 / 3, 0.0]
 
 
-def test_logging_goes_on_after_a_torn_line_without_a_rewind(run):
-    run.log(epoch=0, loss=1.0)
-    with (run.folder / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 1, "lo')
-    Run.open(run.folder).log(epoch=1, loss=0.5)
-    assert [line["loss"] for line in run.metrics()] == [1.0, 0.5]
-
-
 def test_metrics_of_a_run_that_logged_nothing(run):
     assert run.metrics() == []
     run.rewind(0)
@@ -131,13 +124,6 @@ def test_tied_and_transposed_weights(run):
     weights, _, _ = run.load()
     assert torch.equal(weights["b"], base)
     assert torch.equal(weights["c"], base.T)
-
-
-def test_a_state_that_could_not_be_read_back_is_refused(run):
-    run.save(WEIGHTS, {}, epoch=1)
-    with pytest.raises(TypeError, match="could not be read back"):
-        Run.open(run.folder).save(WEIGHTS, {"x": Config()}, epoch=2)
-    assert run.load()[2] == 1
 
 
 class Killed(BaseException):
@@ -233,19 +219,19 @@ def test_a_hostile_state_is_not_executed(run, tmp_path):
 
 def test_finish(run):
     assert not run.finished
-    assert run.result is None
     row = Measurement(dataset="cora", method="Toy", metric="ACC", value=73.5, std=0.5, n=10)
     run.finish({"results": [row], "note": "kept"})
     assert run.finished
-    assert run.result["results"] == [
+    result = json.loads((run.folder / "result.json").read_text())
+    assert result["results"] == [
         {"dataset": "cora", "method": "Toy", "protocol": "", "metric": "ACC"}
         | {"value": 73.5, "std": 0.5, "n": 10}
     ]
-    assert run.result["package"] == "toy"
-    assert run.result["command"] == ["tenfold", "toy"]
-    assert run.result["note"] == "kept"
-    assert run.result["seconds"] >= 0
-    assert run.result["date"][:2] == "20"
+    assert result["package"] == "toy"
+    assert result["command"] == ["tenfold", "toy"]
+    assert result["note"] == "kept"
+    assert result["seconds"] >= 0
+    assert result["date"][:2] == "20"
 
 
 @pytest.mark.parametrize("result", [{}, {"results": [{"value": 1}]}, {"results": [None]}])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tenfold.shared.errors import InputError
-from tenfold.shared.progress import set_verbosity
+from tenfold.shared.progress import set_quiet
 from tenfold.spaic import (
     Assembly,
     Connection,
@@ -357,7 +357,7 @@ def test_other_wrong_networks_are_told_apart():
 
 
 def test_silence_and_steps_that_are_too_long_are_told(capsys):
-    set_verbosity("normal")
+    set_quiet(False)
     with Network() as net:
         source = Encoder(num=2, coding_method="float")
         cell = NeuronGroup(2)

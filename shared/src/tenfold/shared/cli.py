@@ -32,7 +32,7 @@ from cyclopts.config import Dict
 from tenfold.shared.compute import is_main_process
 from tenfold.shared.config import check_fields, find_recipe, read_mapping, to_json
 from tenfold.shared.errors import InputError, UnavailableError, did_you_mean
-from tenfold.shared.progress import set_verbosity
+from tenfold.shared.progress import set_quiet
 
 FLAT = Parameter(name="*")
 """Annotates a dataclass parameter of a verb: each of its fields becomes an option."""
@@ -221,7 +221,7 @@ def _root() -> App:
             json: Print the result as one JSON object, and nothing else.
             quiet: Print the result only: no progress, no messages.
         """
-        set_verbosity("quiet" if json or quiet or not is_main_process() else "normal")
+        set_quiet(json or quiet or not is_main_process())
         verb, bound, _ = root.parse_args(
             tokens, exit_on_error=False, print_error=False, verbose=False
         )

@@ -4,16 +4,13 @@ A run is described by one frozen dataclass. Its TOML form holds the same names; 
 `None` is left out, so a field that may be `None` must have `None` as its default.
 """
 
-import contextlib
 import dataclasses
-import datetime
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.files import write_atomic
@@ -61,48 +58,24 @@ def check_fields(cls: Any, mapping: Mapping[str, Any], source: str) -> dict[str,
     Raises:
         InputError: For an unknown name or a wrong type.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
-    for name in mapping:
+    values = {}
+    for name, value in mapping.items():
         if name not in names:
             raise InputError(f"{source}: {did_you_mean(name, names, kind='key')}")
-    return {
-        name: _convert(value, hints[name], f"{source}: {name}") for name, value in mapping.items()
-    }
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Converts one plain value to the type `hint`, or raises an InputError that names `where`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        kinds = [kind for kind in args if kind is not types.NoneType]
-        if value is None and len(kinds) < len(args):
-            return None
-        if len(kinds) == 1:  # `X | None`: what is wrong with X says most
-            return _convert(value, kinds[0], where)
-        for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
-            with contextlib.suppress(InputError):
-                return _convert(value, kind, where)
-    elif origin is Literal:
-        if (type(value), value) in [(type(choice), choice) for choice in args]:
-            return value
-        hint = f"one of {', '.join(map(repr, args))}"
-    elif origin in (list, tuple) and isinstance(value, list | tuple):
-        fixed = origin is tuple and args[-1] is not ...
-        kinds = list(args) if fixed else [args[0]] * len(value)
-        if len(kinds) == len(value):
-            pairs = enumerate(zip(value, kinds, strict=True))
-            return origin(_convert(item, kind, f"{where}[{i}]") for i, (item, kind) in pairs)
-    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_mapping(typing.cast(type, hint), value, where)
-    elif hint is float and type(value) is int:
-        return float(value)
-    elif hint is Path and isinstance(value, str):
-        return Path(value)
-    elif type(value) is hint:
-        return value
-    name = hint.__name__ if isinstance(hint, type) else hint
-    raise InputError(f"{where}: expected {name}, got {value!r}")
+        kind, plain = TypeAdapter(hints[name]), json.dumps(value, default=str)
+        try:  # JSON, in which a list may be a tuple and text a path, but "1" is no number
+            values[name] = kind.validate_json(plain, strict=True, extra="forbid")
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, (name, *item['loc'])))}: {item['msg']}, got {item['input']!r}"
+                for item in error.errors()
+            )
+            raise InputError(f"{source}: {wrong}") from error
+    return values
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -147,14 +120,13 @@ def write_toml(config: Any, path: Path) -> None:
             the file back would give another configuration.
     """
     import tomli_w
+    from pydantic import TypeAdapter
 
     for field in dataclasses.fields(config):
         if getattr(config, field.name) is None and field.default is not None:
             raise TypeError(f"{field.name} is None: give this field None as its default")
-    table = json.loads(
-        json.dumps(config, default=_plain),
-        object_hook=lambda made: {key: item for key, item in made.items() if item is not None},
-    )
+    kind = TypeAdapter(type(config))
+    table = kind.dump_python(config, mode="json", exclude_none=True, warnings=False)
     write_atomic(path, tomli_w.dumps(table))
 
 
@@ -227,18 +199,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
     Raises:
         TypeError: For a value that has no JSON form.
     """
-    strict = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
-    return json.dumps(strict, indent=indent, ensure_ascii=False)
+    from pydantic_core import PydanticSerializationError
+    from pydantic_core import to_json as write
 
-
-def _plain(value: Any) -> Any:
-    """Converts what JSON does not know to what it knows."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, datetime.date | datetime.datetime):
-        return value.isoformat()
-    if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays, without importing either
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+    try:  # NumPy and torch scalars and arrays have `tolist`
+        made = write(value, indent=indent, inf_nan_mode="null", fallback=lambda item: item.tolist())
+    except (AttributeError, PydanticSerializationError) as error:
+        raise TypeError(f"no JSON form: {error}") from error
+    return made.decode()

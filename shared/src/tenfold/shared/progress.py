@@ -1,33 +1,31 @@
 """Progress and messages on standard error: a live bar on a terminal, sparse lines elsewhere.
 
-Verbs use `progress` and `message` and never ask where they write: the command line sets the
-verbosity once, and bars inside bars share the one display.
+Verbs use `progress` and `message` and never ask where they write: the command line says
+once whether they are shown, and bars inside bars share the one display.
 """
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-Verbosity = Literal["normal", "quiet"]
-
 _SECONDS_BETWEEN_LINES = 3.0
-_verbosity: Verbosity = "normal"
+_quiet = False
 _display: "Progress | None" = None
 
 
-def set_verbosity(verbosity: Verbosity) -> None:
+def set_quiet(quiet: bool) -> None:
     """Says whether progress and messages are shown; the command line calls this once.
 
     Args:
-        verbosity: `"normal"`, or `"quiet"` for nothing at all.
+        quiet: Whether nothing at all is shown.
     """
-    global _verbosity
-    _verbosity = verbosity
+    global _quiet
+    _quiet = quiet
 
 
 def message(text: str) -> None:
@@ -38,7 +36,7 @@ def message(text: str) -> None:
     """
     if _display is not None:
         _display.console.print(text, markup=False, highlight=False)
-    elif _verbosity == "normal":
+    elif not _quiet:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -97,7 +95,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
     """
     global _display
     # The display puts itself in the place of standard error, which then may deny being a terminal.
-    if _verbosity == "quiet" or (_display is None and not sys.stderr.isatty()):
+    if _quiet or (_display is None and not sys.stderr.isatty()):
         bar = Bar(label, total)
         yield bar
         bar.print_line()

@@ -59,34 +59,30 @@ class Published:
     source: Source
     results: tuple[PublishedResult, ...]
 
-    def lookup(
-        self, dataset: str, metric: str, method: str, table: str | None = None
-    ) -> PublishedResult | None:
+    def lookup(self, dataset: str, metric: str, method: str) -> PublishedResult | None:
         """Finds one number; names are compared without regard to case.
 
         Args:
             dataset: The data set.
             metric: The metric.
             method: The method.
-            table: The paper's table, where several have the number.
 
         Returns:
             The number, or None if the paper does not have it.
 
         Raises:
-            InputError: If several tables have different values and none is named.
+            InputError: If several tables have different values.
         """
-        wanted = [name.casefold() for name in (dataset, metric, method)]
-        found = [
-            item
+        wanted = (dataset.casefold(), metric.casefold(), method.casefold())
+        found = {
+            (item.value, item.std): item
             for item in self.results
-            if [name.casefold() for name in (item.dataset, item.metric, item.method)] == wanted
-            and table in (None, item.table)
-        ]
-        if len({(item.value, item.std) for item in found}) > 1:
-            tables = ", ".join(item.table for item in found)
-            raise InputError(f"{method}, {metric} on {dataset} is in tables {tables}: name one")
-        return found[0] if found else None
+            if wanted == (item.dataset.casefold(), item.metric.casefold(), item.method.casefold())
+        }
+        if len(found) > 1:
+            tables = ", ".join(item.table for item in found.values())
+            raise InputError(f"{method}, {metric} on {dataset} differs between tables {tables}")
+        return next(iter(found.values()), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,8 +67,6 @@ class Run:
         self.folder = folder
         self.package = folder.absolute().parent.name
         self._started = time.monotonic()
-        self._state_is_loadable = False
-        self._appends = False
 
     @classmethod
     def create(
@@ -77,7 +75,6 @@ class Run:
         recipe: str | None,
         config: Any,
         root: Path | str = "runs",
-        command: list[str] | None = None,
     ) -> "Run":
         """Makes a new folder and writes the configuration and the environment.
 
@@ -86,7 +83,6 @@ class Run:
             recipe: The recipe's name or path; `None` gives `custom`.
             config: The dataclass that describes the run; its `seed` is noted if it has one.
             root: The folder of all runs.
-            command: The command line; by default the one of this process.
 
         Raises:
             InputError: If the folder cannot be made.
@@ -95,7 +91,7 @@ class Run:
         label = f"{_stem(recipe) if recipe else 'custom'}-{now:%Y%m%d-%H%M%S-%f}"
         run = cls(Path(_from_main_process(str(Path(root, package, label)))))
         about = {
-            "command": command if command is not None else sys.argv,
+            "command": sys.argv,
             "seed": getattr(config, "seed", None),
             "started": _now(),
         }
@@ -195,12 +191,7 @@ class Run:
             **metrics: Numbers and plain values; NaN becomes null.
         """
         if is_main_process():
-            path = self.folder / "metrics.jsonl"
-            if not self._appends:  # a crash may have left half a line
-                self._appends = True
-                if path.is_file() and not path.read_bytes().endswith(b"\n"):
-                    write_atomic(path, "".join(to_json(line) + "\n" for line in self.metrics()))
-            with path.open("a", encoding="utf-8") as file:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(to_json({"epoch": epoch, **metrics}) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -210,7 +201,7 @@ class Run:
         return [json.loads(line) for line in lines]
 
     def rewind(self, epoch: int) -> None:
-        """Drops the lines of `metrics.jsonl` after an epoch; call it when resuming.
+        """Drops the lines of `metrics.jsonl` after an epoch and a torn one; call it when resuming.
 
         Args:
             epoch: The epoch of the checkpoint; its own line stays.
@@ -225,11 +216,8 @@ class Run:
         Args:
             weights: The model's `state_dict()`.
             state: What else is needed to go on: optimiser, scheduler, random generators. It may
-                hold tensors, numbers, strings, lists, tuples and dicts.
+                hold tensors, numbers, strings, lists, tuples and dicts; `load` refuses the rest.
             epoch: The last epoch that is part of the checkpoint.
-
-        Raises:
-            TypeError: If `state` holds something that `torch.load(weights_only=True)` refuses.
         """
         if not is_main_process():
             return
@@ -243,12 +231,6 @@ class Run:
         state_file = folder / f"state.{secrets.token_hex(4)}.pt"
         with replacing(state_file) as temporary:
             torch.save({"epoch": epoch, "state": state}, temporary)
-            if not self._state_is_loadable:
-                try:
-                    torch.load(temporary, weights_only=True)
-                except Exception as error:
-                    raise TypeError(f"the state could not be read back: {error}") from error
-                self._state_is_loadable = True
         with replacing(folder / "weights.safetensors") as temporary:
             save_file(plain, temporary, metadata={"state": state_file.name})
         for path in folder.iterdir():  # the old state, and what a crash has left
@@ -299,12 +281,6 @@ class Run:
         }
         if is_main_process():
             write_atomic(self.folder / "result.json", to_json(filled | result, indent=2) + "\n")
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The content of `result.json`, or None while the run is not finished."""
-        path = self.folder / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     @property
     def finished(self) -> bool:
