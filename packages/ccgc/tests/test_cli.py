@@ -212,7 +212,6 @@ def test_reproduce_resumes_and_compares_with_the_paper(tmp_path, capsys, monkeyp
     monkeypatch.setattr("tenfold.ccgc.experiments.load", lambda name: small)
     monkeypatch.setattr("tenfold.ccgc.settings.ROLES", ((("wide", 2),), 1e-3))
     monkeypatch.setattr("tenfold.ccgc.settings.COMMUNITIES", ((("wide", 2),), 1e-3))
-    monkeypatch.setattr("tenfold.ccgc.experiments.PROTOCOLS", {"final": "final"})
     from tenfold.ccgc import experiments
 
     base = experiments._base
@@ -221,14 +220,16 @@ def test_reproduce_resumes_and_compares_with_the_paper(tmp_path, capsys, monkeyp
     )
     options = ["--datasets", "bat", "cora", "--seeds", "2", "--device", "cpu", "--output", tmp_path]
     whole = answer(capsys, "reproduce", *options)
-    row = next(r for r in whole["comparison"] if (r["dataset"], r["metric"]) == ("bat", "ACC"))
+    rows = [r for r in whole["comparison"] if (r["dataset"], r["metric"]) == ("bat", "ACC")]
+    assert [r["protocol"] for r in rows] == ["final", "official-best"]
+    row = rows[0]
     assert row["paper"] == 75.04
     assert row["n"] == 2
     assert row["difference"] == pytest.approx(row["here"] - 75.04)
     folder = Path(whole["run"])
     kept = (folder / "metrics.jsonl").read_text().splitlines()
-    assert len(kept) == 4
-    (folder / "metrics.jsonl").write_text("\n".join(kept[:3]) + "\n")
+    assert len(kept) == 8
+    (folder / "metrics.jsonl").write_text("\n".join(kept[:5]) + "\n")
     (folder / "result.json").unlink()
     again = answer(capsys, "reproduce", "--resume", folder)
     assert [r["value"] for r in again["results"]] == [r["value"] for r in whole["results"]]
