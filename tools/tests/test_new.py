@@ -93,11 +93,21 @@ def test_lists_are_updated(repository):
     assert not [item for item in check(repository.workspace) if item.rule == "types"]
 
 
-def test_a_row_that_is_there_already_stays(repository):
-    text = "<!-- packages:begin -->\n| package |\n|---|\n| `l2w-den` |\n<!-- packages:end -->\n"
-    repository.write("README.md", text)
+def test_a_planned_row_becomes_a_link(repository):
+    head = "<!-- packages:begin -->\n| package | paper | state |\n|---|---|---|\n"
+    rows = "| `den` | D | planned |\n| `l2w-den` | {} |\n<!-- packages:end -->\n"
+    repository.write("README.md", head + rows.format("P | planned"))
     make(repository, owner="@someone")
-    assert (repository.root / "README.md").read_text() == text
+    linked = rows.format("P | 0.0.0").replace("`l2w-den`", "[`l2w-den`](packages/l2w-den)")
+    assert (repository.root / "README.md").read_text() == head + linked
+
+
+def test_the_readme_of_this_workspace_marks_its_table():
+    if not (HERE / "README.md").is_file():
+        pytest.skip("needs the whole workspace, not the wheel alone")
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    assert text.index("<!-- packages:begin -->") < text.index("| `cmt` |")
+    assert text.index("| `cmt` |") < text.index("<!-- packages:end -->")
 
 
 @pytest.mark.slow  # trains, draws and resolves: about half a minute

@@ -212,14 +212,18 @@ def _docstring(text: str) -> str:
 
 
 def _enter_in_readme(path: Path, values: dict[str, str]) -> None:
-    """Adds a row to the table of packages, if the README marks one that has none for it yet."""
+    """Enters the package in the table that the README marks; a planned row becomes its link."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     begin, end = text.find(PACKAGES_BEGIN), text.find(PACKAGES_END)
     if begin < 0 or end < begin:
         return
     rows = [line for line in text[begin:end].splitlines() if line.startswith("|")]
     name = values["name"]
-    if any(re.search(rf"[\[`| ]{re.escape(name)}[\]`| ]", row) for row in rows):
+    there = re.search(rf"^\| *\[?`?{re.escape(name)}`?[\]| ].*$", text[begin:end], re.MULTILINE)
+    if there is not None:
+        row = there[0].replace(f"| `{name}` |", f"| [`{name}`](packages/{name}) |", 1)
+        row = re.sub(r"\| planned \|$", "| 0.0.0 |", row)
+        path.write_text(text[:begin] + text[begin:end].replace(there[0], row) + text[end:], "utf-8")
         return
     cells = [f"[{name}](packages/{name})", values["title"].replace("|", "\\|")]
     columns = rows[0].strip("|").count("|") + 1 if rows else len(cells)
