@@ -138,6 +138,38 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # two processes import torch
+def test_two_processes_train_one_run(tmp_path):
+    tenfold = Path(sys.executable).with_name("tenfold")  # a launch of several runs it again
+    command = [tenfold, "ccgc", "train", "--dataset", "generated:300"]
+    options = [
+        "--devices",
+        "2",
+        "--epochs",
+        "60",
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path,
+        "--json",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        list(map(str, [*command, *options])),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert made.returncode == 0, made.stderr
+    found = json.loads(made.stdout)  # of the first process only
+    [folder] = (tmp_path / "ccgc").iterdir()
+    assert Path(found["run"]) == folder
+    assert len((folder / "clusters.csv").read_text().splitlines()) == 301
+    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").open()]
+    assert epochs == sorted(set(epochs))
+
+
 def test_a_resumed_run_refuses_options_that_it_would_ignore(generated, tmp_path, capsys):
     made = answer(capsys, "train", "--dataset", generated, *SHORT, "--output", tmp_path)
     folder = Path(made["run"])
@@ -161,6 +193,8 @@ def test_cluster_writes_a_table_of_a_users_graph(tmp_path, capsys):
         groups[name[0]].add(cluster)
         assert 0 <= float(confidence) <= 1
     assert sorted(map(len, groups.values())) == [1, 1]
+    assert Path(made["report"]) == tmp_path / "out-report" / "report.html"
+    assert {"map.png", "sizes.png"} <= {path.name for path in (tmp_path / "out-report").iterdir()}
 
 
 def test_the_number_of_clusters_is_estimated(tmp_path, capsys, planted):
@@ -192,19 +226,30 @@ def test_the_number_of_clusters_is_estimated(tmp_path, capsys, planted):
         (["train", "--protocol", "best"], ["best"]),
         (["evaluate", "nowhere"], ["nowhere", "not the folder of a run"]),
         (["reproduce", "--seeds", "0"], ["seeds=0"]),
+        (["reproduce", "--datasets"], ["datasets is empty"]),
+        (["reproduce", "--protocols"], ["protocols is empty"]),
+        (["reproduce", "--datasets", "digits"], ["digits", "--protocols final"]),
+        (["reproduce", "--datasets", "corra", "--protocols", "final"], ["did you mean 'cora'"]),
+        (["demo", "--output", "/dev/null/x"], ["--output", "/dev/null/x"]),
+        (["train", "--dataset", "."], ["_adj.npy", "_feat.npy", "_label.npy"]),
         (["data", "verify", "corra"], ["corra", "cora"]),
         (["cluster", "none.csv", "--clusters", "2"], ["none.csv"]),
         (["cluster", "none.csv", "--clusters", "two"], ["--clusters two", "auto"]),
         (["cluster", "none.csv", "--clusters", "2", "--output", "o.txt"], ["o.txt", ".csv"]),
+        (["cluster", "none.csv", "--clusters", "2", "--output", "/dev/null/o.csv"], ["/dev/null"]),
     ],
 )
-def test_wrong_input_is_one_line_that_says_what_and_what_would_be_right(argv, words, capsys):
+def test_wrong_input_is_one_line_that_says_what_and_what_would_be_right(
+    argv, words, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     message = answer(capsys, *argv, code=2)
     last = message.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "Traceback" not in message
     for word in words:
         assert word in last
+    assert not list(tmp_path.iterdir())  # no folder of a run that never began
 
 
 def test_reproduce_resumes_and_compares_with_the_paper(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The command line: `tenfold ccgc VERB`. Each verb parses, calls, and returns what was found."""
 
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from cyclopts import App, Parameter
 
+from tenfold.ccgc.data import load
 from tenfold.ccgc.experiments import (
     CHOSEN,
     ReproduceConfig,
@@ -25,7 +27,7 @@ from tenfold.ccgc.experiments import (
 from tenfold.ccgc.experiments import (
     train as train_model,
 )
-from tenfold.ccgc.training import TrainConfig
+from tenfold.ccgc.training import Space, TrainConfig
 from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
 from tenfold.shared.compute import is_main_process
 from tenfold.shared.datasets import Dataset
@@ -53,6 +55,7 @@ def demo(*, output: Path = Path("runs/ccgc/demo")) -> Outcome:
     from tenfold.ccgc.evaluation import METRICS, label_scores
     from tenfold.shared.report import DemoResult
 
+    _writable(output)
     started = time.perf_counter()
     config = TrainConfig(dataset="digits", hops=4, learning_rate=1e-3, epochs=120, clusters=10)
     experiment = chosen(opened(config))
@@ -132,9 +135,10 @@ def train(
 
 @app.command
 def evaluate(run: Path | None = None) -> Outcome:
-    """Makes a run's clusters again from its checkpoint, and scores them.
+    """Scores the clusters that a run's checkpoint holds.
 
-    The scores are against the classes, if the data set has any, and against the graph.
+    The scores are against the classes, if the data set has any, and against the graph. The clusters
+    are those of the chosen epoch; the read-out of the narrow space is fitted again.
 
     Args:
         run: The run's folder; by default the newest.
@@ -169,6 +173,8 @@ def reproduce(
     if resume is not None:
         run, config = Run.resume(resume, config)
     else:
+        for name in config.datasets:  # what is missing is told before anything is trained
+            load(name)
         run = Run.create("ccgc", "reproduce", config, output)
     rows, comparison = reproduce_table(config, run)
     message(f"report: {run.folder / 'report.html'}")
@@ -188,24 +194,31 @@ def cluster(
     hops: int | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
+    space: Space | None = None,
+    tau: float = TrainConfig.tau,
+    embedding_dim: int = TrainConfig.embedding_dim,
     seed: int = 0,
     device: str = "auto",
+    precision: str = TrainConfig.precision,
 ) -> Outcome:
-    """Clusters your own graph: a table node, cluster, confidence comes out.
+    """Clusters your own graph: a table node, cluster, confidence comes out, and a report.
 
     Args:
         edges: The edge list, CSV, parquet or npz: columns source and target, optionally weight.
         clusters: K, or auto.
-        features: The feature table: a column node and numeric columns. Without it the one-hot
-            degree of a node is its feature.
+        features: The feature table: a column node and numeric columns; by default a node's degree.
         labels: A table of node and label, used for scores only.
-        output: The table to write, .csv or .parquet.
+        output: The table to write, .csv or .parquet; the report goes into a folder beside it.
         epochs: Number of passes.
         hops: Smoothing steps; by default chosen without labels.
         learning_rate: Step size; by default chosen without labels.
         batch_size: Nodes a step; by default all of them.
+        space: narrow or wide, as in train; by default chosen without labels.
+        tau: Share of the nodes that is confident.
+        embedding_dim: Width of each view.
         seed: Seed of all random numbers.
         device: auto, cpu, cuda or mps.
+        precision: Precision of Lightning Fabric, e.g. 32-true or bf16-mixed.
     """
     from tenfold.ccgc.clusters import estimate_clusters
     from tenfold.ccgc.data import read_tables
@@ -214,10 +227,7 @@ def cluster(
         raise InputError(f"--output {output}: unknown kind of table; expected .csv or .parquet")
     if clusters != "auto" and not (clusters.isdecimal() and int(clusters) > 0):
         raise InputError(f"--clusters {clusters}: expected a whole number >= 1, or auto")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {output}: {error.strerror}") from error
+    _writable(output.parent)
     data, names = read_tables(edges, features, labels)
     tried: dict[int, float] = {}
     if clusters == "auto":
@@ -233,13 +243,18 @@ def cluster(
         hops=hops,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        space=space,
+        tau=tau,
+        embedding_dim=embedding_dim,
         seed=seed,
         device=device,
+        precision=precision,
     )
     experiment = chosen(opened(config, data))
     config = experiment.config
     result = train_model(experiment)
     _write_clusters(output, names, result.labels, result.confidence)
+    page, _ = write_report(output.with_name(f"{output.stem}-report"), experiment, result)
     sizes = [int((result.labels == k).sum()) for k in range(number)]
     rows = [
         {
@@ -253,6 +268,7 @@ def cluster(
     ]
     found = {
         "output": output,
+        "report": page,
         "clusters": number,
         "silhouettes": tried,
         **{name: getattr(config, name) for name in CHOSEN},
@@ -262,8 +278,17 @@ def cluster(
     }
     if 0 in sizes:
         message(f"only {number - sizes.count(0)} of {number} clusters have nodes")
-    message(f"wrote {output}")
+    message(f"wrote {output}\nreport: {page}")
     return Outcome(found, view=table(rows))
+
+
+def _writable(folder: Path) -> None:
+    """Makes the folder of `--output`, and refuses one that nothing can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"--output: {folder} cannot be written: {error.strerror}") from error
 
 
 @data_app.command(name="list")

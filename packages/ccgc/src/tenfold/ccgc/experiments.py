@@ -20,7 +20,7 @@ from tenfold.ccgc.settings import Trial, choose_settings
 from tenfold.ccgc.training import Clustering, Protocol, TrainConfig, Training
 from tenfold.shared import compute
 from tenfold.shared.compute import is_main_process
-from tenfold.shared.config import from_mapping, load_recipe, to_json
+from tenfold.shared.config import from_mapping, load_recipe, recipes, to_json
 from tenfold.shared.errors import InputError
 from tenfold.shared.files import write_atomic
 from tenfold.shared.progress import message, progress
@@ -168,10 +168,10 @@ def train(experiment: Experiment, run: Run | None = None) -> Result:
 
 
 def evaluate(run: Run) -> tuple[TrainConfig, Result]:
-    """A run's clustering made again from its checkpoint, and its scores.
+    """The clustering that a run's checkpoint holds, scored again.
 
-    official-best keeps the labels of the epoch that the classes chose; in final the narrow space's
-    read-out is fitted again, and all else is as it was saved.
+    The clusters of the chosen epoch are saved with the weights. Only the narrow space's read-out is
+    not, and is fitted again.
     """
     config = run.config(TrainConfig)
     saved = run.load()
@@ -292,9 +292,19 @@ class ReproduceConfig:
     """auto, cpu, cuda or mps."""
 
     def __post_init__(self) -> None:
-        """Refuses an empty protocol."""
+        """Refuses what cannot be run."""
         if self.seeds < 1:
             raise InputError(f"seeds={self.seeds}; expected >= 1")
+        for name in ("datasets", "protocols"):
+            if not getattr(self, name):
+                raise InputError(f"{name} is empty; name at least one or leave the option out")
+        official = [n.removesuffix("-official") for n in recipes("ccgc") if n.endswith("-official")]
+        unset = [name for name in self.datasets if name not in official]
+        if "official-best" in self.protocols and unset:
+            raise InputError(
+                f"datasets {', '.join(unset)}: official-best has settings for "
+                f"{', '.join(official)} only; leave them out or add --protocols final"
+            )
 
 
 def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Comparison]]:

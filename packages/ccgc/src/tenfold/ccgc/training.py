@@ -79,10 +79,7 @@ class TrainConfig:
     keep: float = 0.8
     """Share of the confident nodes that is paired (official-best only)."""
     space: Space | None = None
-    """Where clusters are looked for (final only): narrow is the K leading directions of both views
-    side by side, from encoders that start at the principal axes, up to the point where the
-    clustering leaves the features; wide is the 2 K leading directions of the fused embedding. By
-    default chosen without labels together with the hops; wide if the hops are given."""
+    """Where clusters are looked for (final only), narrow or wide; by default chosen as the hops."""
     balance: Literal["auto", "always", "never"] = "auto"
     """Draw cluster sizes together; auto does so in graphs without communities (final only)."""
     n_init: int = 10

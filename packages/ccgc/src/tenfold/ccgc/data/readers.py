@@ -65,8 +65,12 @@ def read_npy_folder(folder: Path, name: str | None = None) -> Data:
         name: prefix of the files; default: the folder's own name.
     """
     name = name or folder.name
-    arrays = [_load_array(folder / f"{name}_{part}.npy") for part in ("adj", "feat", "label")]
-    return from_adjacency(*arrays)
+    files = [folder / f"{name}_{part}.npy" for part in ("adj", "feat", "label")]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        wanted = ", ".join(path.name for path in files)
+        raise InputError(f"{folder} lacks {', '.join(missing)}; expected {wanted}")
+    return from_adjacency(*map(_load_array, files))
 
 
 def read_gnn_benchmark(path: Path) -> Data:
