@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tenfold.ccgc.clusters import estimate_clusters
     from tenfold.ccgc.data import as_data, attributed_graph, digits_graph, load, read_tables
     from tenfold.ccgc.estimators import CCGC, SCGC, SSGC, KMeansBaseline
     from tenfold.ccgc.evaluation import graph_scores, label_scores
@@ -23,6 +24,7 @@ _HOMES = {
     "as_data": "data",
     "attributed_graph": "data",
     "digits_graph": "data",
+    "estimate_clusters": "clusters",
     "graph_scores": "evaluation",
     "label_scores": "evaluation",
     "load": "data",
@@ -41,6 +43,7 @@ __all__ = [
     "as_data",
     "attributed_graph",
     "digits_graph",
+    "estimate_clusters",
     "graph_scores",
     "label_scores",
     "load",
