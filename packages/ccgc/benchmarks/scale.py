@@ -7,19 +7,24 @@ A fresh process generates the graph (by default of ogbn-arxiv's size: 169,343 no
 13.8, 128 features, 40 planted clusters), checks and smooths it, trains in mini-batches with the
 default protocol, and scores the clusters against the planted ones. ``peak_mib`` is the highest
 resident memory of that whole process, libraries and the generation of the graph included
-(``resource.getrusage``).
+(``resource.getrusage``). ``scale.json`` beside this file keeps the newest row of each size with its
+machine and date.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+KEPT = Path(__file__).with_name("scale.json")
 
 
 def main() -> None:
@@ -41,7 +46,13 @@ def main() -> None:
     if options.child:
         print(json.dumps(train(options)))
         return
-    subprocess.run([sys.executable, __file__, *sys.argv[1:], "--child"], check=True)
+    command = [sys.executable, __file__, *sys.argv[1:], "--child"]
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    row = json.loads(made.stdout) | {"date": f"{datetime.date.today()}"}
+    print(json.dumps(row))
+    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
+    rows = dict(sorted((kept | {str(options.nodes): row}).items(), key=lambda pair: int(pair[0])))
+    KEPT.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
