@@ -1,0 +1,135 @@
+"""What reference simulators have and the official code has not (sections 19, 20, 23.2)."""
+
+from tenfold.spaic.model.neurons.definition import NeuronModel
+from tenfold.spaic.model.neurons.registry import register
+
+register(
+    NeuronModel(
+        name="iaf_psc_exp",
+        states={"V": "EL", "ge": 0.0, "gi": 0.0},
+        parameters={
+            "C": 250.0,
+            "tau_m": 10.0,
+            "tau_e": 0.5,
+            "tau_i": 0.5,
+            "EL": -65.0,
+            "v_th": -50.0,
+            "v_reset": -65.0,
+            "I_e": 0.0,
+        },
+        ode="""
+        dV/dt = (EL - V) / tau_m + (ge + gi + I_e + Isyn) / C
+        dge/dt = -ge / tau_e
+        dgi/dt = -gi / tau_i
+        """,
+        threshold="V >= v_th",
+        reset="V = v_reset",
+        method="exact",
+    )
+)
+register(
+    NeuronModel(
+        name="iaf_psc_delta",
+        states={"V": "EL"},
+        parameters={
+            "C": 250.0,
+            "tau_m": 10.0,
+            "EL": -65.0,
+            "v_th": -50.0,
+            "v_reset": -65.0,
+            "I_e": 0.0,
+        },
+        ode="dV/dt = (EL - V) / tau_m + (I_e + Isyn) / C",
+        threshold="V >= v_th",
+        reset="V = v_reset",
+        method="exact",
+    )
+)
+register(
+    NeuronModel(
+        name="cuba",
+        states={"V": "EL", "ge": 0.0, "gi": 0.0},
+        parameters={
+            "tau_m": 20.0,
+            "tau_e": 5.0,
+            "tau_i": 10.0,
+            "EL": -49.0,
+            "v_th": -50.0,
+            "v_reset": -60.0,
+        },
+        ode="""
+        dV/dt = (ge + gi - (V - EL)) / tau_m
+        dge/dt = -ge / tau_e
+        dgi/dt = -gi / tau_i
+        """,
+        threshold="V > v_th",
+        reset="V = v_reset",
+        method="exact",
+    )
+)
+register(
+    NeuronModel(
+        name="lif_cond_exp",
+        states={"V": "EL", "ge": 0.0, "gi": 0.0},
+        parameters={
+            "C": 250.0,
+            "gL": 16.7,
+            "EL": -70.0,
+            "Ee": 0.0,
+            "Ei": -85.0,
+            "tau_e": 0.2,
+            "tau_i": 2.0,
+            "v_th": -55.0,
+            "v_reset": -60.0,
+            "I_e": 0.0,
+        },
+        ode="""
+        dV/dt = (gL * (EL - V) + ge * (Ee - V) + gi * (Ei - V) + I_e + Isyn) / C
+        dge/dt = -ge / tau_e
+        dgi/dt = -gi / tau_i
+        """,
+        threshold="V > v_th",
+        reset="V = v_reset",
+        method="exp_euler",
+    )
+)
+register(
+    NeuronModel(
+        name="cobahh",  # units: mV, ms, uF/cm2 -> pF, nS, pA over 20,000 um2
+        states={"V": "EL", "m": 0.0, "n": 0.0, "h": 0.0, "ge": 0.0, "gi": 0.0},
+        parameters={
+            "C": 200.0,
+            "gL": 10.0,
+            "EL": -60.0,
+            "EK": -90.0,
+            "ENa": 50.0,
+            "gNa": 20000.0,
+            "gK": 6000.0,
+            "VT": -63.0,
+            "tau_e": 5.0,
+            "tau_i": 10.0,
+            "Ee": 0.0,
+            "Ei": -80.0,
+            "v_th": -20.0,
+        },
+        ode="""
+        am = 1.28 / exprel((13 - V + VT) / 4)
+        bm = 1.4 / exprel((V - VT - 40) / 5)
+        ah = 0.128 * exp((17 - V + VT) / 18)
+        bh = 4 / (1 + exp((40 - V + VT) / 5))
+        an = 0.16 / exprel((15 - V + VT) / 5)
+        bn = 0.5 * exp((10 - V + VT) / 40)
+        na = gNa * m * m * m * h
+        k = gK * n * n * n * n
+        dV/dt = (gL * (EL - V) + ge * (Ee - V) + gi * (Ei - V) + na * (ENa - V) + k * (EK - V)) / C
+        dm/dt = am * (1 - m) - bm * m
+        dn/dt = an * (1 - n) - bn * n
+        dh/dt = ah * (1 - h) - bh * h
+        dge/dt = -ge / tau_e
+        dgi/dt = -gi / tau_i
+        """,
+        threshold="V > v_th",
+        method="exp_euler",
+        frozen=(),
+    )
+)

@@ -1,0 +1,25 @@
+"""Connections: who is linked to whom, and what a spike does there (sections 5 to 8)."""
+
+from tenfold.spaic.network.connections.connection import Connection
+from tenfold.spaic.network.connections.initialisers import Initializer
+from tenfold.spaic.network.connections.links import LINKS
+from tenfold.spaic.network.connections.projections import (
+    ConnectionPolicy,
+    ExcludedTypePolicy,
+    IncludedTypePolicy,
+    IndexConnectPolicy,
+    Projection,
+)
+from tenfold.spaic.network.connections.synapses import SYNAPSES
+
+__all__ = [
+    "LINKS",
+    "SYNAPSES",
+    "Connection",
+    "ConnectionPolicy",
+    "ExcludedTypePolicy",
+    "IncludedTypePolicy",
+    "IndexConnectPolicy",
+    "Initializer",
+    "Projection",
+]

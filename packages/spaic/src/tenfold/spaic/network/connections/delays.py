@@ -1,0 +1,100 @@
+"""Delays: what a source was some steps ago (section 7)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic.network.connections.links import given_tensor
+
+if TYPE_CHECKING:
+    from tenfold.spaic.network.connections.connection import Connection
+
+
+def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
+    """Draws the delays of a connection, or takes the given ones.
+
+    Args:
+        con: The connection.
+        generator: Where random numbers come from.
+
+    Returns:
+        In ms: of the weight's shape, or one number for all synapses.
+
+    Raises:
+        InputError: For delays that are negative, not finite, or of another shape.
+    """
+    shape = tuple(con.weight.shape) if con.weight is not None else (1,)
+    if con.given_delay is not None:
+        value = con.given_delay
+        single = np.ndim(value) == 0 and not con.train_delay
+        made = (
+            torch.as_tensor(float(value)).to(torch.float64)
+            if single
+            else given_tensor(con, value, shape, "delay", generator)
+        )
+    else:
+        low = float(con.min_delay) if con.min_delay is not None else min(1.0, con.max_delay)
+        if not 0 <= low <= con.max_delay:
+            raise InputError(
+                f"{con!r}: min_delay={low}; expected from 0 to max_delay={con.max_delay}"
+            )
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
+        made = (con.max_delay - low) * drawn + low
+    if not bool(torch.isfinite(made).all()) or bool((made < 0).any()):
+        raise InputError(f"{con!r}: delays must be finite and >= 0 ms")
+    return made
+
+
+def history(con: "Connection", x: Tensor) -> Tensor:
+    """The last lags of x side by side: [batch, lags * pre], the newest first."""
+    lags = _lags(con)
+    past = [x, *con._state.get("past", [])][:lags]
+    con._state["past"] = past
+    return torch.cat([*past, *[torch.zeros_like(x)] * (lags - len(past))], dim=1)
+
+
+def _lags(con: "Connection") -> int:
+    if "lags" not in con._state:
+        largest = float(con.delay.detach().max()) / con._dt  # type: ignore[union-attr]
+        con._state["lags"] = math.ceil(largest - 1e-6) + 1 + int(con.train_delay)
+    return int(con._state["lags"])
+
+
+def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
+    """The weights of all lags side by side: [post, lags * pre]."""
+    version = (id(weight), weight._version)
+    if not con.train_delay and con._state.get("version") == version and con.mask is None:
+        return con._state["kernel"]
+    if con.train_delay:
+        assert con.delay is not None
+        steps: Tensor = torch.clamp(con.delay / con._dt, 0, _lags(con) - 1)
+    else:
+        steps = torch.from_numpy(con.delay_steps(con._dt, con._compat)).to(weight)
+    lag = torch.arange(_lags(con), device=weight.device, dtype=weight.dtype)[:, None, None]
+    share = (1 - (steps - lag).abs()).clamp(min=0)
+    made = (weight * share).transpose(0, 1).reshape(len(weight), -1)
+    if not con.train_delay:
+        con._state["version"], con._state["kernel"] = version, made
+    return made
+
+
+def scattered(con: "Connection", x: Tensor) -> Tensor:
+    """Adds each synapse's contribution to its target."""
+    if con.delay is None:
+        values = x[:, con.pre_index]
+    else:
+        if "steps" not in con._state:
+            steps = torch.from_numpy(con.delay_steps(con._dt, con._compat))
+            con._state["steps"] = steps.to(x.device)
+            con._state["lags"] = int(steps.max()) + 1 if steps.numel() else 1
+        past = history(con, x).reshape(len(x), _lags(con), -1)
+        values = past[:, con._state["steps"], con.pre_index]
+    made = torch.zeros(len(x), con.post.num, dtype=x.dtype, device=x.device)
+    assert con.post_index is not None
+    assert con.weight is not None
+    made = made.index_add(1, con.post_index.to(x.device), values * con.weight)
+    return made if con.bias is None else made + con.bias

@@ -1,0 +1,233 @@
+"""Synapse models: what a spike does at its target (section 6)."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.spaic.network.connections.delays import history, lagged_weight, scattered
+from tenfold.spaic.network.connections.links import IMAGES, pooling
+
+if TYPE_CHECKING:
+    from tenfold.spaic.network.connections.connection import Connection
+
+
+@dataclass(frozen=True)
+class Synapse:
+    """A stage of a connection.
+
+    Attributes:
+        function: Takes the connection, the variable of this step and the generator; gives what
+            the next stage sees.
+        options: The parameters in `syn_kwargs` and their defaults.
+    """
+
+    function: Callable[["Connection", Tensor, torch.Generator], Tensor]
+    options: Mapping[str, Any]
+
+
+def check(con: "Connection") -> None:
+    """Refuses parameters that no synapse of a connection takes, and times that are not positive.
+
+    Args:
+        con: The connection.
+
+    Raises:
+        InputError: Naming the parameter.
+    """
+    known = {key for name in con.syn_type for key in SYNAPSES[name].options}
+    if con.kind == "spike2mass":
+        known.add("tau")
+    for key, value in con.syn_kwargs.items():
+        if key not in known:
+            what = f"syn_kwargs of {', '.join(con.syn_type)}"
+            raise InputError(f"{con!r}: {did_you_mean(key, known, what)}")
+        if key.startswith("tau") and not 0 < float(value) < math.inf:
+            raise InputError(f"{con!r}: {key}={value}; a synapse's time constant must be > 0 ms")
+
+
+def option(con: "Connection", synapse: str, name: str) -> Any:
+    """Gives a parameter of a synapse, or its default.
+
+    Args:
+        con: The connection.
+        synapse: The synapse's name.
+        name: The parameter.
+    """
+    return con.syn_kwargs.get(name, SYNAPSES[synapse].options[name])
+
+
+# -------------------------------------------------------------------------- weights and images
+
+
+def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    x = x.flatten(1)
+    if con.kind == "spike2mass":
+        tau = float(con.syn_kwargs.get("tau", 6.0))
+        rate = _decaying(con, "rate", x.mean(1, keepdim=True), tau)
+        return F.linear(rate, con.weight, con.bias)  # type: ignore[arg-type]
+    if con.kind == "mass2spike":
+        scale = float(con.options.get("unit_conversion", 1.0)) * con._dt
+        drawn = torch.rand((len(x), *con.weight.shape), generator=random, device=x.device)  # type: ignore[union-attr]
+        hit = (drawn < x[:, None, :] * scale).to(x.dtype)
+        return (hit * con.weight).sum(-1)  # type: ignore[operator]
+    if con.stored_sparse:
+        return scattered(con, x)
+    weight = con.weight if con.mask is None else con.weight * con.mask  # type: ignore[operator]
+    if con.delay is None:
+        return F.linear(x, weight, con.bias)  # type: ignore[arg-type]
+    return F.linear(history(con, x), lagged_weight(con, weight), con.bias)  # type: ignore[arg-type]
+
+
+def _weighted_once(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """Weights x unless an earlier stage (a convolution, `basic`) has done so."""
+    weighted = "basic" in con.syn_type or con.kind in IMAGES.values() or con.kind == "null"
+    return x if weighted else _weighted(con, x, random)
+
+
+def _convolved(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    stride, padding, dilation, groups = (
+        int(con.options.get(key, value))
+        for key, value in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
+    )
+    if con.kind == "conv_transpose":
+        weight, bias = con.weight, con.bias
+        return F.conv_transpose2d(x, weight, bias, stride, padding, 0, groups, dilation)  # type: ignore[arg-type]
+    return F.conv2d(x, con.weight, con.bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+
+
+def _upsampled(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    return F.interpolate(x, scale_factor=int(con.options.get("upscale", 2)))
+
+
+def _normalised(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    module = con.modules["batchnorm2d"]
+    module.train(con.training)
+    made: Tensor = module(x)
+    return made
+
+
+def _dropped(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    p = float(option(con, "dropout", "p"))
+    if not con.training or p == 0:
+        return x
+    keep = torch.rand(x.shape, generator=random, device=x.device) >= p
+    return x * keep / (1 - p)
+
+
+# ------------------------------------------------------------------------------------- currents
+
+
+def _decaying(con: "Connection", name: str, drive: Tensor, tau: float) -> Tensor:
+    made = math.exp(-con._dt / tau) * con._state.get(name, 0.0) + drive
+    con._state[name] = made
+    return made
+
+
+def _first_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    tau = float(option(con, "1_order_synapse", "tau"))
+    return _decaying(con, "R", _weighted_once(con, x, random), tau)
+
+
+def _second_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    drive = _weighted_once(con, x, random)
+    rise, decay = (float(option(con, "2_order_synapse", key)) for key in ("tau_r", "tau_d"))
+    return _decaying(con, "R", drive, rise) - _decaying(con, "D", drive, decay)
+
+
+def _alpha(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """(t/τ) e^{1 − t/τ}: peak 1 at τ after the spike."""
+    drive, tau = _weighted_once(con, x, random), float(option(con, "alpha_synapse", "tau"))
+    beta = math.exp(-con._dt / tau)
+    none = torch.zeros_like(drive)
+    first, second = con._state.get("a", none), con._state.get("b", none)
+    second = beta * (second + con._dt / tau * math.e * first)
+    con._state["a"], con._state["b"] = beta * first + drive, second
+    return second
+
+
+def _short_term_plasticity(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """Tsodyks–Markram: u ← u + U(1 − u), release u·R, R ← R − u·R at each spike."""
+    rise, rest, base = (float(option(con, "stp", key)) for key in ("tau_f", "tau_d", "U"))
+    u = con._state.get("u", torch.zeros_like(x)) * math.exp(-con._dt / rise)
+    r = 1 - (1 - con._state.get("r", torch.ones_like(x))) * math.exp(-con._dt / rest)
+    raised = u + base * (1 - u)
+    u = torch.where(x > 0, raised, u)
+    released = torch.where(x > 0, u * r, torch.zeros_like(r))
+    con._state["u"], con._state["r"] = u, r - released
+    return x * released
+
+
+def _rotating(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """Delay by rotation of a complex slot, then a rotating and decaying current (section 6)."""
+    get, dt = con.syn_kwargs.get, con._dt
+    assert con.weight is not None
+    tau, k = (float(option(con, "delay_complex_synapse", key)) for key in ("tau", "rot_k"))
+    longest = float(get("max_delay", con.max_delay or 5.0))
+    turn = max(longest, k * tau)
+    state, weight = con._state, con.weight
+    if "slots" not in state:
+        complex_type = torch.complex128 if x.dtype == torch.float64 else torch.complex64
+        shape = (len(x), *weight.shape)
+        state["slots"] = torch.zeros(shape, dtype=complex_type, device=x.device)
+        state["current"] = torch.zeros(shape[:2], dtype=complex_type, device=x.device)
+        delay = con.delay if con.delay is not None else torch.zeros_like(weight)
+        angle = delay.detach() * math.pi / turn
+        state["start"] = 1j / tau * torch.polar(torch.ones_like(angle), angle)
+        # On time is on time: rounding must not make a slot a step late.
+        state["close"] = 1e-6 / tau
+    slots = state["slots"] * np.exp(-1j * math.pi * dt / turn)
+    ready = slots.real > state["close"]
+    arrived = torch.where(ready, slots, torch.zeros_like(slots))
+    slots = torch.where(ready, torch.zeros_like(slots), slots)
+    new = x.flatten(1)[:, None, :].to(slots.dtype) * state["start"]
+    state["slots"] = slots + new
+    decay = math.exp(-dt / tau) * np.exp(-1j * math.pi * dt / (k * tau))
+    state["current"] = state["current"] * decay + (arrived * weight).sum(-1)
+    made: Tensor = state["current"].real
+    return made
+
+
+def _both_sides(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    raise InputError(f"{con!r}: 'electrical' acts on both sides and stands alone in syn_type")
+
+
+# ------------------------------------------------------------------------------------- the names
+
+SYNAPSES: Mapping[str, Synapse] = {
+    "basic": Synapse(_weighted, {}),
+    "conv": Synapse(_convolved, {}),
+    "conv_transpose": Synapse(_convolved, {}),
+    "maxpool": Synapse(lambda con, x, random: F.max_pool2d(x, *pooling(con)), {}),
+    "avgpool": Synapse(lambda con, x, random: F.avg_pool2d(x, *pooling(con)), {}),
+    "flatten": Synapse(lambda con, x, random: x.flatten(1), {}),
+    "batchnorm2d": Synapse(_normalised, {"num_features": None}),
+    "dropout": Synapse(_dropped, {"p": 0.5, "inplace": False}),
+    "upsample": Synapse(_upsampled, {}),
+    "directpass": Synapse(lambda con, x, random: x, {}),
+    "1_order_synapse": Synapse(_first_order, {"tau": 2.0}),
+    "2_order_synapse": Synapse(_second_order, {"tau_r": 9.0, "tau_d": 2.0}),
+    "alpha_synapse": Synapse(_alpha, {"tau": 2.0}),
+    "stp": Synapse(_short_term_plasticity, {"tau_f": 500.0, "tau_d": 200.0, "U": 0.2}),
+    "electrical": Synapse(_both_sides, {}),
+    "delay_complex_synapse": Synapse(_rotating, {"tau": 10.0, "rot_k": 6.0, "max_delay": None}),
+}
+"""The names of `syn_type` → what each does."""
+
+
+def apply(con: "Connection", name: str, x: Tensor, random: torch.Generator) -> Tensor:
+    """Carries out one stage of a connection.
+
+    Args:
+        con: The connection.
+        name: The stage.
+        x: What the stage before gave, or the source's variable: [batch, *shape].
+        random: For stages that draw.
+    """
+    return SYNAPSES[name].function(con, x, random)

@@ -1,0 +1,312 @@
+"""The learner: which parts are trained, by which rule or surrogate gradient (section 10)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners.rewarded import (
+    RSTDP,
+    RSTDPET,
+    FeedbackRSTDP,
+    ImageRSTDP,
+    SwitchRSTDP,
+)
+from tenfold.spaic.network.learners.rule import Rule
+from tenfold.spaic.network.learners.stdp import (
+    FullOnlineSTDP,
+    ImageSTDP,
+    InhibitorySTDP,
+    IntegerSTDP,
+    NearestOnlineSTDP,
+    PairSTDP,
+    TripletSTDP,
+)
+from tenfold.spaic.network.learners.supervised import PSD, SPAN, ReSuMe, Tempotron
+from tenfold.spaic.network.learners.surrogates import SURROGATES, Surrogate
+from tenfold.spaic.network.objects import Assembly, BaseModule
+
+_OPTIMISERS = {
+    name: getattr(torch.optim, name)
+    for name in [
+        "Adam",
+        "AdamW",
+        "SparseAdam",
+        "Adamax",
+        "ASGD",
+        "LBFGS",
+        "RMSprop",
+        "Rprop",
+        "SGD",
+        "Adadelta",
+        "Adagrad",
+    ]
+}
+_SCHEDULES = {
+    name: getattr(torch.optim.lr_scheduler, name)
+    for name in [
+        "LambdaLR",
+        "StepLR",
+        "MultiStepLR",
+        "ExponentialLR",
+        "CosineAnnealingLR",
+        "ReduceLROnPlateau",
+        "CyclicLR",
+        "CosineAnnealingWarmRestarts",
+    ]
+}
+
+RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
+    "nearest_online_stdp": (NearestOnlineSTDP, {}),
+    "full_online_stdp": (FullOnlineSTDP, {}),
+    "postpreintstdp": (IntegerSTDP, {}),
+    "conv2d_stdp": (ImageSTDP, {}),
+    "rstdp": (RSTDP, {}),
+    "rstdpet": (RSTDPET, {}),
+    "conv2d_rstdp": (ImageRSTDP, {}),
+    "switch_rstdp": (SwitchRSTDP, {}),
+    "bp_rstdp": (FeedbackRSTDP, {}),
+    "bp_rstdpet": (FeedbackRSTDP, {"tau_pre": 4.0, "tau_post": 10.0, "tau_et": 5.0}),
+    "stdp": (PairSTDP, {}),
+    "triplet_stdp": (TripletSTDP, {}),
+    "inhibitory_stdp": (InhibitorySTDP, {}),
+    "resume": (ReSuMe, {}),
+    "psd": (PSD, {}),
+    "span": (SPAN, {}),
+    "tempotron": (Tempotron, {}),
+}
+"""algorithm → the rule and what differs from its defaults."""
+
+ALGORITHMS = ("stca", "stbp", "sbp", *RULES)
+
+
+class Learner(BaseModule):
+    """Trains parts of a network.
+
+    Args:
+        trainable: A network, assembly, group, connection, module, or a list of them.
+        pathway: Parts that only carry gradients.
+        algorithm: stca, stbp, sbp (surrogate gradients) or a rule of `RULES`, or a `Rule` class.
+        name: The name.
+        reward: The Reward node of a rewarded rule; by default the network's only one.
+        **options: Parameters: alpha and surrogate_func of the gradients, those of the rule.
+
+    Raises:
+        InputError: For names and values that do not fit.
+    """
+
+    label = "learner"
+
+    def __init__(
+        self,
+        trainable: Any = None,
+        pathway: Any = None,
+        algorithm: str | type[Rule] = "stca",
+        name: str | None = None,
+        reward: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name)
+        self.trainable = listed(trainable)
+        self.pathway = listed(pathway)
+        self.algorithm = algorithm if isinstance(algorithm, str) else algorithm.__name__
+        self.reward = reward
+        self.options = options
+        self.surrogate: Surrogate | None = None
+        self.rule: type[Rule] | None = None
+        self._defaults: Mapping[str, Any] = {}
+        if isinstance(algorithm, type):
+            self.rule = algorithm
+        elif self.algorithm in RULES:
+            self.rule, self._defaults = RULES[self.algorithm]
+        elif self.algorithm in ALGORITHMS:
+            self.surrogate = self._surrogate()
+        else:
+            raise InputError(f"{self!r}: {did_you_mean(self.algorithm, ALGORITHMS, 'algorithm')}")
+        if self.rule is not None:
+            for key in options:
+                if key not in self.rule.options:
+                    hint = did_you_mean(key, self.rule.options, f"option of {self.algorithm}")
+                    raise InputError(f"{self!r}: {hint}")
+        self.optim_name = self.lr_schedule_name = ""
+        self.optim_kwargs: dict[str, Any] = {}
+        self.schedule_kwargs: dict[str, Any] = {}
+        self._optimiser: torch.optim.Optimizer | None = None
+        self._schedule: Any = None
+        self._network: Any = None
+        self._target: Tensor | None = None
+
+    def _surrogate(self) -> Surrogate:
+        options = dict(self.options)
+        name = self.algorithm
+        if name == "sbp":
+            name = options.pop("surrogate_func", "AtanGrad")
+            if isinstance(name, Surrogate):
+                return name
+            if name not in SURROGATES or name in ("stca", "stbp"):
+                known = [key for key in SURROGATES if key not in ("stca", "stbp")]
+                raise InputError(f"{self!r}: {did_you_mean(name, known, 'surrogate_func')}")
+        alpha = options.pop("alpha", SURROGATES[name].alpha)
+        if options:
+            hint = did_you_mean(next(iter(options)), ("alpha", "surrogate_func"), "option")
+            raise InputError(f"{self!r}: {hint}")
+        if not 0 < alpha < math.inf:
+            raise InputError(f"{self!r}: alpha={alpha}; expected > 0")
+        made = SURROGATES[name]
+        return Surrogate(made.name, made.text, float(alpha), made.at_zero)
+
+    # ---------------------------------------------------------------------------------- optimiser
+
+    def set_optimizer(self, optim_name: str = "Adam", lr: float = 1e-3, **options: Any) -> None:
+        """Chooses the optimiser.
+
+        Args:
+            optim_name: Adam, AdamW, SparseAdam, Adamax, ASGD, LBFGS, RMSprop, Rprop, SGD,
+                Adadelta or Adagrad.
+            lr: The step size.
+            **options: Further arguments of the optimiser.
+        """
+        if optim_name not in _OPTIMISERS:
+            raise InputError(f"{self!r}: {did_you_mean(optim_name, _OPTIMISERS, 'optimiser')}")
+        self.optim_name, self.optim_kwargs = optim_name, {"lr": lr, **options}
+        self._optimiser = None
+
+    def set_schedule(self, lr_schedule_name: str, **options: Any) -> None:
+        """Chooses how the step size changes.
+
+        Args:
+            lr_schedule_name: LambdaLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR,
+                ReduceLROnPlateau, CyclicLR or CosineAnnealingWarmRestarts.
+            **options: Its arguments.
+        """
+        if lr_schedule_name not in _SCHEDULES:
+            hint = did_you_mean(lr_schedule_name, _SCHEDULES, "schedule")
+            raise InputError(f"{self!r}: {hint}")
+        self.lr_schedule_name, self.schedule_kwargs = lr_schedule_name, options
+        self._schedule = None
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, made when it is first needed."""
+        if self._optimiser is None:
+            if not self.optim_name:
+                raise InputError(f"{self!r} has no optimiser; call set_optimizer first")
+            parameters = self.parameters()
+            if not parameters:
+                raise InputError(f"{self!r} has nothing to train")
+            self._optimiser = _OPTIMISERS[self.optim_name](parameters, **self.optim_kwargs)
+        return self._optimiser
+
+    def optim_zero_grad(self) -> None:
+        """Clears the gradients."""
+        self.optimizer.zero_grad()
+
+    def optim_step(self) -> None:
+        """Makes a step."""
+        self.optimizer.step()
+
+    def optim_schedule(self) -> None:
+        """Moves the step size on, once an epoch."""
+        if self._schedule is None:
+            if not self.lr_schedule_name:
+                raise InputError(f"{self!r} has no schedule; call set_schedule first")
+            made = _SCHEDULES[self.lr_schedule_name](self.optimizer, **self.schedule_kwargs)
+            self._schedule = made
+        self._schedule.step()
+
+    def teach(self, target: Any) -> None:
+        """Sets what a supervised rule is taught in the next run.
+
+        Args:
+            target: The wanted spikes [batch, post, steps]; tempotron: [batch, post] of 0 and 1.
+        """
+        self._target = torch.as_tensor(np.asarray(target)).to(torch.float64)
+
+    # ------------------------------------------------------------------------------------- parts
+
+    def parts(self, which: Sequence[Any]) -> list[Any]:
+        """Expands containers to groups, connections and modules.
+
+        Args:
+            which: `trainable` or `pathway`.
+        """
+        found: dict[int, Any] = {}
+        for part in which:
+            inner = list(part.walk()) if isinstance(part, Assembly) else [part]
+            if isinstance(part, Assembly) and not isinstance(part, NeuronGroup):
+                inner += part.get_connections()
+            found.update({id(item): item for item in inner})
+        return list(found.values())
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Lists what the gradient learner trains."""
+        if self._network is not None:
+            self._network.prepare()
+        made: dict[int, Any] = {}
+        for part in self.parts(self.trainable):
+            if isinstance(part, Connection):
+                for tensor in (part.weight, part.bias, part.delay):
+                    if tensor is not None and tensor.requires_grad:
+                        made[id(tensor)] = tensor
+                for module in part.modules.values():
+                    made |= {id(p): p for p in module.parameters()}
+            elif isinstance(part, NeuronGroup):
+                made |= {id(p): p for p in part.trainables.values()}
+            elif hasattr(part, "torch_module"):
+                made |= {id(p): p for p in part.torch_module.parameters()}
+        return list(made.values())
+
+    def make_rules(self, random: torch.Generator) -> list[Rule]:
+        """Makes the rule of each trainable connection.
+
+        Args:
+            random: For rules that draw.
+        """
+        assert self.rule is not None
+        made = []
+        for part in self.parts(self.trainable):
+            if isinstance(part, Connection) and part.weight is not None:
+                if part.stored_sparse or (part.kind == "conv") != self.rule.image:
+                    raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
+                rule = self.rule(part, **{**self._defaults, **self.options})
+                rule.random = random  # type: ignore[attr-defined]
+                made.append(rule)
+        if not made:
+            raise InputError(f"{self!r}: {self.algorithm} found no connection to train")
+        return made
+
+    def target_at(self, k: int, post: int, like: Tensor) -> Tensor | None:
+        """Gives what a supervised rule is taught for one step.
+
+        Args:
+            k: The step of the run.
+            post: The number of target neurons.
+            like: For device and precision.
+        """
+        if not (self.rule and self.rule.needs_target):
+            return None
+        if self._target is None:
+            raise InputError(f"{self!r}: {self.algorithm} needs a target; call teach() first")
+        made = self._target.to(like)
+        if made.ndim == 3:
+            made = made[..., k] if k < made.shape[2] else torch.zeros_like(made[..., 0])
+        if made.shape[-1] != post:
+            raise InputError(f"{self!r}: the target has {made.shape[-1]} neurons; expected {post}")
+        return made
+
+
+def listed(given: Any) -> list[Any]:
+    """Gives one thing, several or none as a list.
+
+    Args:
+        given: None, a thing, or a list or tuple of them.
+    """
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]

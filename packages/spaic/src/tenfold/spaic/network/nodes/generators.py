@@ -1,0 +1,120 @@
+"""Generators: input without data (section 9.2)."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic.network.nodes.encoders import Encoder
+from tenfold.spaic.network.nodes.node import Coding
+from tenfold.spaic.units import plain
+
+
+def _poisson_generator(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    p = source * float(node.option("unit_conversion"))
+    drawn = torch.rand(p.shape, generator=node.generator, device=p.device, dtype=p.dtype)
+    weight = float(node.option("weight"))
+    return torch.where(drawn < p, weight, 0.0) * node.within(k, dt)
+
+
+def _poisson_rate(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    """Poisson counts with a rate in kHz, exact for any dt: the physical generator."""
+    rate = (source * dt * node.within(k, dt)).to(torch.float64)
+    return float(node.option("weight")) * torch.poisson(rate, generator=node.generator)
+
+
+def _current(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    return source * node.within(k, dt)
+
+
+def _sine(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    amplitude, period = source[..., 0], source[..., 1]
+    return amplitude * torch.sin(2 * math.pi * k * dt / period) * node.within(k, dt)
+
+
+def _ramp(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    slope, base = source[..., 0], source[..., 1]
+    return float(node.option("amp")) * (slope * k * dt + base) * node.within(k, dt)
+
+
+_TIMES = {"start_time": 0.0, "end_time": math.inf}
+
+
+class Generator(Encoder):
+    """Makes input without data: the source is given by `rate` or by a call.
+
+    coding_method: poisson_generator (probability rate·unit_conversion a step, as the official
+    code), poisson (counts with `rate` in kHz), cc_generator or constant_current, sin_generator or
+    sin (source (amplitude, period in ms) in the last axis), ramp_generator or ramp ((slope, base)).
+
+    Args:
+        rate: The source: a number or an array [num] (sin, ramp: [2] or [num, 2]).
+        **arguments: Those of a Node.
+    """
+
+    codings = {  # noqa: RUF012 - a table, not state
+        "poisson_generator": Coding(
+            _poisson_generator, unit_conversion=0.1, weight=1.0, gen_first=False, **_TIMES
+        ),
+        "poisson": Coding(_poisson_rate, weight=1.0, **_TIMES),
+        "cc_generator": Coding(_current, **_TIMES),
+        "constant_current": Coding(_current, **_TIMES),
+        "sin_generator": Coding(_sine, **_TIMES),
+        "sin": Coding(_sine, **_TIMES),
+        "ramp_generator": Coding(_ramp, amp=0.001, **_TIMES),
+        "ramp": Coding(_ramp, amp=0.001, **_TIMES),
+    }
+
+    def __init__(self, *arguments: Any, rate: Any = None, **options: Any) -> None:
+        options.setdefault("coding_method", "poisson_generator")
+        super().__init__(*arguments, **options)
+        if self.shape is None and self.dec_target is not None:
+            self.shape = self.dec_target.shape
+        if rate is not None:
+            self(plain(rate))
+
+    def __call__(self, source: Any) -> None:
+        """Sets the source.
+
+        Args:
+            source: A number, [num] or [batch, num]; sin and ramp: with a last axis of two.
+        """
+        made = torch.as_tensor(np.asarray(source) if not isinstance(source, Tensor) else source)
+        made = made.to(torch.float64)
+        if not bool(torch.isfinite(made).all()):
+            raise InputError(f"{self!r}: the source holds values that are not finite")
+        if self.coding_method.startswith("poisson") and bool((made < 0).any()):
+            raise InputError(f"{self!r}: a Poisson rate is {float(made.min()):g}; expected >= 0")
+        pair = 1 if self.codings[self.coding_method].function in (_sine, _ramp) else 0
+        if pair and (made.ndim == 0 or made.shape[-1] != 2):
+            raise InputError(f"{self!r}: {self.coding_method} takes two numbers in the last axis")
+        size = self.num
+        lead = made.shape[: made.ndim - pair]
+        if lead.numel() not in (1, size) and not (len(lead) > 1 and lead[1:].numel() == size):
+            raise InputError(f"{self!r}: the source has shape {tuple(made.shape)}; expected {size}")
+        self.batch = int(lead[0]) if len(lead) > 1 else 1
+        last = made.shape[made.ndim - pair :]
+        if lead.numel() == 1:
+            made = made.reshape(1, 1, *last).expand(1, size, *last)
+        self.source = made.reshape(self.batch, *self.shape, *last)  # type: ignore[misc]
+
+    def within(self, k: int, dt: float) -> float:
+        """Says 1 or 0: whether the step lies between start_time and end_time.
+
+        Args:
+            k: The step.
+            dt: Its length in ms.
+        """
+        start, end = float(self.option("start_time")), float(self.option("end_time"))
+        return float(start - 1e-9 <= k * dt < end - 1e-9)
+
+    def start(self, count: int, dt: float, done: int = 0) -> None:
+        """Gets ready to emit steps."""
+        if self.source is None:
+            raise InputError(f"{self!r} has no source; give rate= or call it with one")
+        source = self.source.to(device=self._device, dtype=self._dtype)
+        function = self.codings[self.coding_method].function
+        self._emit = lambda k: function(self, source, done + k, dt)
