@@ -1,4 +1,19 @@
-"""What reference simulators have and the official code has not (sections 19, 20, 23.2)."""
+"""What reference simulators have and the official code has not (sections 19, 20, 23.2).
+
+`iaf_wang_2002` is the neuron of Wang's decision network: AMPA and GABA conductances without rise
+(states `ge`, `gi`, in nS), and NMDA with a saturating gate and the voltage-dependent block by
+magnesium. The gate `s` belongs to the neuron that spikes; a target adds up the gates of its sources
+in its input `nmda` (nS) and applies the block at its own potential:
+
+    pool = NeuronGroup(240, model="iaf_wang_2002", refractory=2.0)
+    Connection(pool, pool, weight=0.05, post_var_name="ge", delay=0.5)  # AMPA
+    Connection(  # NMDA; one weight for all pairs costs no more than the neurons
+        pool, pool, link_type="all_to_all", weight=0.165, delay=0.5,
+        pre_var_name="s", post_var_name="nmda",
+    )
+
+For sources of another model the synapse `syn_type=["nmda", "basic"]` holds the gates instead.
+"""
 
 from tenfold.spaic.model.neurons.definition import NeuronModel
 from tenfold.spaic.model.neurons.registry import register
@@ -131,5 +146,41 @@ register(
         threshold="V > v_th",
         method="exp_euler",
         frozen=(),
+    )
+)
+# Wang (2002); NEST calls it by the same name.
+register(
+    NeuronModel(
+        name="iaf_wang_2002",
+        states={"V": "EL", "ge": 0.0, "gi": 0.0, "x": 0.0, "s": 0.0},
+        parameters={
+            "C": 500.0,
+            "gL": 25.0,
+            "EL": -70.0,
+            "Ee": 0.0,
+            "Ei": -70.0,
+            "Mg": 1.0,
+            "tau_e": 2.0,
+            "tau_i": 5.0,
+            "tau_rise": 2.0,
+            "tau_nmda": 100.0,
+            "alpha": 0.5,
+            "v_th": -50.0,
+            "v_reset": -55.0,
+            "I_e": 0.0,
+        },
+        inputs=("Isyn", "nmda"),
+        ode="""
+        block = 1 / (1 + Mg * exp(-0.062 * V) / 3.57)
+        excited = (ge + nmda * block) * (Ee - V)
+        dV/dt = (gL * (EL - V) + excited + gi * (Ei - V) + I_e + Isyn) / C
+        dge/dt = -ge / tau_e
+        dgi/dt = -gi / tau_i
+        dx/dt = -x / tau_rise
+        ds/dt = -s / tau_nmda + alpha * x * (1 - s)
+        """,
+        threshold="V > v_th",
+        reset="V = v_reset\nx = x + 1",
+        method="rk2",
     )
 )

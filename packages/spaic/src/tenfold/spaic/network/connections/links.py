@@ -42,7 +42,12 @@ IMAGES = {
     "pool": "pool",
     "pool_connection": "pool",
 }
-OTHERS = {"null": "null", "spike2mass": "spike2mass", "mass2spike": "mass2spike"}
+OTHERS = {
+    "null": "null",
+    "spike2mass": "spike2mass",
+    "mass2spike": "mass2spike",
+    "all_to_all": "all_to_all",
+}
 LINKS = DENSE | STORED | IMAGES | OTHERS
 """link_type → its plain name."""
 
@@ -72,6 +77,7 @@ LINK_OPTIONS: dict[str, set[str]] = {
     "null": set(),
     "spike2mass": {"w_mean", "w_std"},
     "mass2spike": {"w_mean", "w_std", "unit_conversion"},
+    "all_to_all": {"w_mean", "no_self"},
 }
 IMAGE_OPTIONS = {
     "in_channels",
@@ -220,7 +226,9 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
         if con.kind == "conv_transpose":
             shape = (con.pre.shape[0], con.out_channels // groups, k, k)  # type: ignore[index]
     else:
-        shape = (n, 1) if con.kind == "spike2mass" else (n, m)
+        shape = {"spike2mass": (n, 1), "all_to_all": (1, 1)}.get(con.kind, (n, m))
+    if con.kind == "all_to_all" and option("no_self", False) and con.pre is not con.post:
+        raise InputError(f"{con!r}: no_self=True links a group to itself; the two ends differ")
     if con.kind == "one_to_one":
         _same_size(con)
         con.mask = torch.eye(n)
@@ -235,6 +243,8 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
         made = made * (made < float(option("probability", 0.1)))
         if con.pre is con.post or n == m:
             made.fill_diagonal_(0)
+    elif con.kind == "all_to_all":
+        made = torch.full(shape, float(option("w_mean", 0.005)), dtype=torch.float64)
     elif con.kind == "dist_depd":
         made = _by_distance(con, generator)
     else:

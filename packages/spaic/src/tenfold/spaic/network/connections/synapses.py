@@ -79,10 +79,27 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
         return (hit * con.weight).sum(-1)  # type: ignore[operator]
     if con.stored_sparse:
         return scattered(con, x)
+    if con.kind == "all_to_all":
+        return _summed(con, x)
     weight = con.weight if con.mask is None else con.weight * con.mask  # type: ignore[operator]
     if con.delay is None:
         return F.linear(x, weight, con.bias)  # type: ignore[arg-type]
     return F.linear(history(con, x), lagged_weight(con, weight), con.bias)  # type: ignore[arg-type]
+
+
+def _summed(con: "Connection", x: Tensor) -> Tensor:
+    """One weight for all pairs: w Σ x, in time proportional to the neurons."""
+    weight: Tensor = con.weight  # type: ignore[assignment]
+    if con.delay is None:
+        each = weight[0, 0] * x
+    else:
+        past = history(con, x).reshape(len(x), -1, x.shape[1])
+        each = torch.einsum("bln,l->bn", past, lagged_weight(con, weight)[0])
+    made = each.sum(1, keepdim=True)
+    if con.options.get("no_self", False):
+        made = made - each
+    made = made.expand(len(x), con.post.num)
+    return made if con.bias is None else made + con.bias
 
 
 def _weighted_once(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
@@ -164,6 +181,22 @@ def _short_term_plasticity(con: "Connection", x: Tensor, random: torch.Generator
     return x * released
 
 
+def _nmda(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """Wang (2002): a spike adds 1 to x; dx/dt = −x/τ_rise, ds/dt = −s/τ + α x (1 − s); gives s.
+
+    The voltage-dependent block by magnesium belongs to the target: its model has an input for the
+    sum of open gates (`iaf_wang_2002`: `nmda`).
+    """
+    rise, decay, rate = (float(option(con, "nmda", k)) for k in ("tau_rise", "tau", "alpha"))
+    dt, none = con._dt, torch.zeros_like(x)
+    open_, s = con._state.get("x", none), con._state.get("s", none)
+    drive = rate * math.exp(-dt / (2 * rise)) * open_  # x at the middle of the step
+    speed = drive + 1 / decay
+    s = s * torch.exp(-speed * dt) + drive / speed * -torch.expm1(-speed * dt)
+    con._state["x"], con._state["s"] = math.exp(-dt / rise) * open_ + x, s
+    return s
+
+
 def _rotating(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     """Delay by rotation of a complex slot, then a rotating and decaying current (section 6)."""
     get, dt = con.syn_kwargs.get, con._dt
@@ -215,6 +248,7 @@ SYNAPSES: Mapping[str, Synapse] = {
     "2_order_synapse": Synapse(_second_order, {"tau_r": 9.0, "tau_d": 2.0}),
     "alpha_synapse": Synapse(_alpha, {"tau": 2.0}),
     "stp": Synapse(_short_term_plasticity, {"tau_f": 500.0, "tau_d": 200.0, "U": 0.2}),
+    "nmda": Synapse(_nmda, {"tau_rise": 2.0, "tau": 100.0, "alpha": 0.5}),
     "electrical": Synapse(_both_sides, {}),
     "delay_complex_synapse": Synapse(_rotating, {"tau": 10.0, "rot_k": 6.0, "max_delay": None}),
 }

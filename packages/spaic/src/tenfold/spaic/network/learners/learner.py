@@ -272,7 +272,8 @@ class Learner(BaseModule):
         made = []
         for part in self.parts(self.trainable):
             if isinstance(part, Connection) and part.weight is not None:
-                if part.stored_sparse or (part.kind == "conv") != self.rule.image:
+                pairs = tuple(part.weight.shape) == (part.post.num, part.pre.num)
+                if part.stored_sparse or not (part.kind == "conv" if self.rule.image else pairs):
                     raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
                 rule = self.rule(part, **{**self._defaults, **self.options})
                 rule.random = random  # type: ignore[attr-defined]
