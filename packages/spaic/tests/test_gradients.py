@@ -126,7 +126,7 @@ def test_a_surrogate_is_even_or_one_sided_and_never_negative(name):
     u = torch.linspace(-3, 3, 61, dtype=torch.float64)
     slope = SURROGATES[name].slope(u)
     assert bool((slope >= 0).all())
-    if name not in ("ReLUGrad",):
+    if name not in ("ReLUGrad", "true"):
         torch.testing.assert_close(slope, slope.flip(0))
 
 

@@ -134,3 +134,15 @@ def test_kernels_reach_the_peak_one(traced):
     for model in ("clif", "clif2k"):
         found = traced(model, 1.0, 1000, ["V"], once=True, v_th=9.0)["V"]
         assert found.max() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_quadratic_neuron_fires_with_the_period_of_its_closed_form(traced):
+    drive, a, middle = 20.0, 0.1, -57.5
+    spikes = traced("qlif", drive, 4000, ["O"], dt=0.02, compat=None)["O"]
+    left = drive - a * 15**2 / 4  # above the current that it just answers
+    root = np.sqrt(a / left)
+    ends = np.arctan((30 - middle) * root) - np.arctan((-68 - middle) * root)
+    period = 10 / np.sqrt(a * left) * ends
+    found = np.diff(np.flatnonzero(spikes)) * 0.02
+    assert len(found) > 2
+    np.testing.assert_allclose(found, period, atol=0.04)

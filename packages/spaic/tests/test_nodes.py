@@ -63,6 +63,17 @@ def test_spike_lists_add_up_duplicates():
     assert found[:, 1].sum() == 0
 
 
+def test_the_second_poisson_generator_has_its_rate_a_ms_and_one_spike_a_step():
+    for dt in (0.1, 1.0):
+        node = Generator(num=2000, coding_method="poisson_generator2", rate=0.4, end_time=40.0)
+        node.generator = torch.Generator().manual_seed(0)
+        node.start(50, dt)
+        found = torch.stack([node.emit(k)[0] for k in range(50)]).numpy()
+        assert set(np.unique(found)) == {0, 1}
+        assert found[:40].mean() == pytest.approx(0.4 * dt, rel=0.02)
+        assert (found[40:].sum() == 0) == (dt == 1.0)
+
+
 @pytest.mark.parametrize(
     ("method", "rate", "expected"),
     [

@@ -51,6 +51,25 @@ register(
         """,
     ),
 )
+register(  # Latham et al. 2000; Gerstner et al., Neuronal Dynamics (2014), equation 5.16
+    NeuronModel(
+        name="qlif",
+        states={"V": "v_rest"},
+        parameters={
+            "tau_m": 10.0,
+            "a": 0.1,
+            "v_rest": -65.0,
+            "v_crit": -50.0,
+            "v_peak": 30.0,
+            "v_reset": -68.0,
+            "R": 1.0,
+        },
+        ode="dV/dt = (a * (V - v_rest) * (V - v_crit) + R * Isyn) / tau_m",
+        threshold="V > v_peak",
+        reset="V = v_reset",
+        method="rk4",
+    )
+)
 _aeif = NeuronModel(
     name="aeif",
     states={"V": "EL", "U": 0.0},

@@ -5,13 +5,13 @@ from dataclasses import replace
 from tenfold.spaic.model.neurons.definition import NeuronModel
 from tenfold.spaic.model.neurons.registry import register
 
-_KERNEL = "(tau_p / tau_q) ** (tau_p / (tau_p - tau_q)) / (tau_p / tau_q - 1)"
+KERNEL = "(tau_p / tau_q) ** (tau_p / (tau_p - tau_q)) / (tau_p / tau_q - 1)"
 """V0: scales e^(−t/tau_p) − e^(−t/tau_q) to the peak 1."""
 
 _clif = NeuronModel(
     name="clif",
     states={"V": 0.0, "M": 0.0, "S": 0.0, "E": 0.0},
-    parameters={"tau_p": 12.0, "tau_q": 8.0, "tau_m": 20.0, "v_th": 1.0, "V0": _KERNEL},
+    parameters={"tau_p": 12.0, "tau_q": 8.0, "tau_m": 20.0, "v_th": 1.0, "V0": KERNEL},
     trainable=("V0",),
     constants="beta_p = exp(-dt / tau_p)\nbeta_q = exp(-dt / tau_q)\nbeta_m = exp(-dt / tau_m)",
     frozen=(),
@@ -33,7 +33,7 @@ register(
             "tau_m": 20.0,
             "tau_s": 12.0,
             "v_th": 1.0,
-            "V0": _KERNEL.replace("tau_p", "tau_m").replace("tau_q", "tau_s"),
+            "V0": KERNEL.replace("tau_p", "tau_m").replace("tau_q", "tau_s"),
         },
         constants="beta_p = exp(-dt / tau_m)\nbeta_q = exp(-dt / tau_s)\nbeta_m = beta_p",
     )
@@ -76,7 +76,7 @@ register(
 _nonspiking = NeuronModel(
     name="nonspikinglif",
     states={"V": 0.0, "M": 0.0, "S": 0.0},
-    parameters={"tau_p": 4.0, "tau_q": 1.0, "tau_m": 1.0, "V0": _KERNEL},
+    parameters={"tau_p": 4.0, "tau_q": 1.0, "tau_m": 1.0, "V0": KERNEL},
     trainable=("V0",),
     constants="beta_p = exp(-dt / tau_p)\nbeta_q = exp(-dt / tau_q)\nk = 1 - exp(-dt / tau_m)",
     step="""

@@ -29,7 +29,7 @@ from tenfold.spaic.network.learners.stdp import (
     TripletSTDP,
 )
 from tenfold.spaic.network.learners.supervised import PSD, SPAN, ReSuMe, Tempotron
-from tenfold.spaic.network.learners.surrogates import SURROGATES, Surrogate
+from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
 
 _OPTIMISERS = {
@@ -83,7 +83,7 @@ RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
 }
 """algorithm → the rule and what differs from its defaults."""
 
-ALGORITHMS = ("stca", "stbp", "sbp", *RULES)
+ALGORITHMS = (*OWN, "sbp", *RULES)
 
 
 class Learner(BaseModule):
@@ -149,8 +149,8 @@ class Learner(BaseModule):
             name = options.pop("surrogate_func", "AtanGrad")
             if isinstance(name, Surrogate):
                 return name
-            if name not in SURROGATES or name in ("stca", "stbp"):
-                known = [key for key in SURROGATES if key not in ("stca", "stbp")]
+            if name not in SURROGATES or name in OWN:
+                known = [key for key in SURROGATES if key not in OWN]
                 raise InputError(f"{self!r}: {did_you_mean(name, known, 'surrogate_func')}")
         alpha = options.pop("alpha", SURROGATES[name].alpha)
         if options:

@@ -63,6 +63,7 @@ SURROGATES: dict[str, Surrogate] = {
     for made in (
         Surrogate("stca", _BOX.format("alpha"), 0.5),
         Surrogate("stbp", "exp(-u * u / (2 * alpha)) / (2 * pi * alpha)", 0.5),
+        Surrogate("true", "clip(1 + u / alpha, 0.0, 1.0)", 1.0),
         Surrogate("AtanGrad", "alpha / 2 / (1 + (pi / 2 * alpha * u) ** 2)", 2.0),
         Surrogate("SigmoidGrad", "alpha * sigmoid(alpha * u) * sigmoid(-alpha * u)", 2.0, True),
         Surrogate("RectangleGrad", _BOX.format("alpha"), 2.0),
@@ -76,4 +77,6 @@ SURROGATES: dict[str, Surrogate] = {
         Surrogate("PiecewiseExponential", "alpha / 2 * exp(-alpha * abs(u))", 2.0),
     )
 }
-"""Name → surrogate; stca and stbp are learners of their own, the rest go into sbp."""
+"""Name → surrogate; those of `OWN` are learners of their own, the rest go into sbp."""
+
+OWN = ("stca", "stbp", "true")

@@ -20,6 +20,12 @@ def _poisson_generator(node: "Generator", source: Tensor, k: int, dt: float) -> 
     return torch.where(drawn < p, weight, 0.0) * node.within(k, dt)
 
 
+def _poisson_step(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    drawn = torch.rand(source.shape, generator=node.generator, device=source.device)
+    spikes = (drawn.to(source.dtype) < source * dt).to(source.dtype)
+    return float(node.option("weight")) * spikes * node.within(k, dt)
+
+
 def _poisson_rate(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
     """Poisson counts with a rate in kHz, exact for any dt: the physical generator."""
     rate = (source * dt * node.within(k, dt)).to(torch.float64)
@@ -47,8 +53,9 @@ class Generator(Encoder):
     """Makes input without data: the source is given by `rate` or by a call.
 
     coding_method: poisson_generator (probability rate·unit_conversion a step, as the official
-    code), poisson (counts with `rate` in kHz), cc_generator or constant_current, sin_generator or
-    sin (source (amplitude, period in ms) in the last axis), ramp_generator or ramp ((slope, base)).
+    code), poisson_generator2 (probability rate·dt, at most one spike a step), poisson (counts with
+    `rate` in kHz), cc_generator or constant_current, sin_generator or sin (source (amplitude,
+    period in ms) in the last axis), ramp_generator or ramp ((slope, base)).
 
     Args:
         rate: The source: a number or an array [num] (sin, ramp: [2] or [num, 2]).
@@ -59,6 +66,7 @@ class Generator(Encoder):
         "poisson_generator": Coding(
             _poisson_generator, unit_conversion=0.1, weight=1.0, gen_first=False, **_TIMES
         ),
+        "poisson_generator2": Coding(_poisson_step, weight=1.0, **_TIMES),
         "poisson": Coding(_poisson_rate, weight=1.0, **_TIMES),
         "cc_generator": Coding(_current, **_TIMES),
         "constant_current": Coding(_current, **_TIMES),
