@@ -10,9 +10,13 @@ from tenfold.spaic import (
     Connection,
     Decoder,
     Encoder,
+    Learner,
     Network,
     NeuronGroup,
+    Reward,
     StateMonitor,
+    network_load,
+    network_save,
 )
 
 DT = 0.1
@@ -145,3 +149,155 @@ def test_parameters_of_synapses_are_checked_where_they_are_given(syn_type, kwarg
 def test_the_time_constant_of_a_rate_link_is_checked():
     with pytest.raises(InputError, match=r"tau=0"):
         Connection(NeuronGroup(2), NeuronGroup(2), link_type="spike2mass", syn_kwargs={"tau": 0})
+
+
+def test_a_field_of_its_own_for_each_place_equals_a_loop_and_learns_by_its_rule():
+    random = np.random.default_rng(0)
+    x = (random.random((2, 9, 1, 6, 5)) < 0.4).astype(float)
+    reward = [0.5]
+    for rewarded in (False, True):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(shape=(1, 6, 5), coding_method="null")
+            sheet = NeuronGroup(shape=(1, 3, 3), model="lif", v_th=0.2)
+            w = random.random((9, 1, 3, 3)) * 0.1
+            options = {"weight": w, "kernel_size": 3, "stride": 2, "padding": 1}
+            link = Connection(source, sheet, link_type="continuous_local", **options)
+            name = "local_rstdp" if rewarded else "local_stdp"
+            Learner(trainable=[link], algorithm=name, A_plus=0.02, A_minus=0.01)
+            if rewarded:
+                signal = Reward(dec_target=sheet, coding_method="environment_reward")
+        seen = watched(net, O=(sheet, "O"))
+        if rewarded:
+            signal(np.array(reward))
+        net.build(strategy=1)
+        net.source(x)
+        net.run(0.9)
+        y = seen["O"].values  # [2, 1, 3, 3, steps]
+        assert 0 < y.sum() < y.size
+        padded = np.pad(x[:, :, 0], ((0, 0), (0, 0), (1, 1), (1, 1)))
+        w, v = w.copy(), np.zeros((2, 3, 3))
+        tx, ty = np.zeros((2, 8, 7)), np.zeros((2, 3, 3))
+        for k in range(9):
+            spikes = np.zeros((2, 3, 3))
+            for b in range(2):
+                for r in range(3):
+                    for c in range(3):
+                        patch = padded[b, k, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3]
+                        v[b, r, c] = v[b, r, c] * np.exp(-0.1 / 8) + patch.ravel() @ w[:, 0, r, c]
+            spikes = (v > 0.2).astype(float)
+            v = v * (1 - spikes)
+            np.testing.assert_array_equal(y[:, 0, :, :, k], spikes)
+            tx, ty = tx * np.exp(-0.1 / 10), ty * np.exp(-0.1 / 100)
+            for r in range(3):
+                for c in range(3):
+                    at = (slice(None), slice(2 * r, 2 * r + 3), slice(2 * c, 2 * c + 3))
+                    now, past = padded[:, k][at].reshape(2, 9), tx[at].reshape(2, 9)
+                    rise = 0.02 * spikes[:, r, c] @ past - 0.01 * ty[:, r, c] @ now
+                    w[:, 0, r, c] = np.clip(w[:, 0, r, c] + (0.5 if rewarded else 1) * rise, 0, 0.1)
+            tx, ty = tx + padded[:, k], ty + spikes
+        np.testing.assert_allclose(link.weight.detach().numpy(), w, rtol=1e-9, atol=1e-12)
+    with pytest.raises(InputError, match=r"sheets of one channel, got 2, 1"):
+        Connection(NeuronGroup(shape=(2, 6, 6)), NeuronGroup(shape=(1, 4, 4)), **local())
+
+
+def local():
+    return {"link_type": "continuous_local", "kernel_size": 3}
+
+
+def test_complex_attention_equals_a_loop_over_groups_targets_and_sources():
+    random = np.random.default_rng(0)
+    x = random.random((2, 6, 5))
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=5, coding_method="null")
+        cell = NeuronGroup(4, model="null")
+        link = Connection(source, cell, link_type="complex_attention", groups=2, d_k=3)
+        out = Decoder(dec_target=cell, coding_method="null")
+        learner = Learner(trainable=[link], algorithm="stbp")
+    net.build(strategy=1)
+    net.source(x)
+    net.run(0.6)
+    held = link.modules["attention"]
+    wk, wq = held.w_k.detach().numpy(), held.w_q.detach().numpy()
+    assert wk.shape == (2, 5, 3)
+    assert wq.shape == (2, 5, 6)
+    wv = link.weight.detach().numpy()
+    assert wv.shape == (5, 4)
+    beta = np.exp(-0.1 / 10 - 2j * np.pi * 0.1 / 10)
+    keys, queries = np.zeros((2, 2, 5, 3), complex), np.zeros((2, 2, 2, 3), complex)
+    for k in range(6):
+        expected = np.zeros((2, 4))
+        for b in range(2):
+            for g in range(2):
+                keys[b, g] = beta * keys[b, g] + x[b, k][:, None] * wk[g]
+                queries[b, g] = beta * queries[b, g] + (x[b, k] @ wq[g]).reshape(2, 3)
+                for o in range(2):
+                    score = (keys[b, g].conj() @ queries[b, g, o]).real / np.sqrt(3)
+                    share = np.exp(score) / np.exp(score).sum()
+                    expected[b, 2 * g + o] = (share * x[b, k]) @ wv[:, 2 * g + o]
+        np.testing.assert_allclose(out.predict[k].detach().numpy(), expected, rtol=1e-9)
+    out.predict.pow(2).sum().backward()
+    found = learner.parameters()
+    assert len(found) == 3
+    assert all(p.grad.abs().max() > 0 for p in found)
+
+
+def test_running_normalisation_leads_a_potential_to_its_aim_and_stops_in_evaluation():
+    random = np.random.default_rng(0)
+    aims = {"beta_bn": 0.02, "beta_ave": 0.9, "beta_std": 0.9}
+    with Network() as net:
+        source = Encoder(num=20, coding_method="null")
+        leak = NeuronGroup(6, model="li", tau_m=0.01)
+        first = Connection(
+            source, leak, weight=random.normal(0, 1, (6, 20)), Isyn_bn=True, syn_kwargs=aims
+        )
+    seen = watched(net, V=(leak, "V"))
+    net.source(random.normal(0, 0.1, (64, 400, 20)))
+    net.run(40.0)
+    assert first.syn_type == ["basic", "isyn_bn"]
+    late = seen["V"].values[..., -50:]
+    assert abs(seen["V"].values[..., :20].mean()) < 0.5
+    np.testing.assert_allclose(late.mean((0, 2)), 1.5, atol=0.15)
+    np.testing.assert_allclose(late.std((0, 2)), 2.0, rtol=0.1)
+    net.eval()
+    gain = first.modules["isyn_bn"].gain.clone()
+    net.run(1.0)
+    assert torch.equal(gain, first.modules["isyn_bn"].gain)
+    assert not torch.equal(gain, torch.ones(6))
+
+
+def test_the_mixed_synapse_is_a_fast_and_a_slow_current_of_peak_one():
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=1, coding_method="null")
+        cell = NeuronGroup(1, model="null")
+        Connection(source, cell, weight=[[1.0]], syn_type="mix_order_synapse")
+    seen = watched(net, out=(cell, "O"))
+    net.build(strategy=1)
+    net.source(np.eye(1, 1000)[:, :, None])
+    net.run(100.0)
+    t = np.arange(1000) * 0.1
+    slow = np.exp(-t / 25) - np.exp(-t / 2)
+    fine = np.arange(0, 30, 1e-3)
+    slow = slow / (np.exp(-fine / 25) - np.exp(-fine / 2)).max()
+    np.testing.assert_allclose(seen["out"].values[0, 0], np.exp(-t / 2) + slow, rtol=1e-6)
+
+
+def test_links_that_hold_more_than_a_weight_are_saved_and_read(tmp_path):
+    x = np.random.default_rng(0).random((1, 20, 4)).astype(np.float32)
+    with Network("one") as net:
+        source = Encoder(num=4, coding_method="null")
+        hidden = NeuronGroup(4, model="li")
+        last = NeuronGroup(2, model="li")
+        Connection(source, hidden, link_type="complex_attention", groups=2, d_k=2)
+        Connection(hidden, last, Isyn_bn=True, syn_kwargs={"beta_bn": 0.1}, name="second")
+        out = Decoder(dec_target=last, coding_method="null", name="out")
+    net.source(x)
+    net.run(2.0)
+    net.eval()
+    net.run(2.0)
+    again = network_load(network_save(net, tmp_path / "net").parent)
+    assert again.second.syn_type == ["basic", "isyn_bn"]
+    again.eval()
+    again.source(x)
+    again.run(2.0)
+    assert out.predict.abs().sum() > 0
+    torch.testing.assert_close(again.out.predict, out.predict)

@@ -22,6 +22,7 @@ from tenfold.spaic.network.connections.links import (
     IMAGES,
     LINK_OPTIONS,
     LINKS,
+    STAGE,
     STORED,
     draw_weight,
     given_tensor,
@@ -101,7 +102,6 @@ class Connection(BaseModule):
             raise InputError(f"{self!r}: {did_you_mean(link_type, LINKS, 'link_type')}")
         self.pre, self.post = pre, post
         self.link_type, self.kind = link_type, LINKS[link_type]
-        self.syn_type = self._synapses(syn_type)
         self.pre_var_name, self.post_var_name = pre_var_name, post_var_name
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
         self.syn_kwargs = dict(syn_kwargs or {})
@@ -110,6 +110,9 @@ class Connection(BaseModule):
             if key not in known:
                 raise InputError(f"{self!r}: {did_you_mean(key, known, f'option of {link_type}')}")
         self.options = options
+        self.syn_type = self._synapses(syn_type)
+        if self.kind == "continuous_local":  # its weights lie between bounds (section 5)
+            w_min, w_max = (0.0 if w_min is None else w_min), (0.1 if w_max is None else w_max)
         self.given_weight, self.given_bias = weight, bias
         self.w_min, self.w_max = w_min, w_max
         self.is_parameter = (
@@ -136,10 +139,11 @@ class Connection(BaseModule):
             self.fit_image()
 
     def _synapses(self, given: str | Sequence[str] | None) -> list[str]:
-        default = {"conv": "conv", "conv_transpose": "conv_transpose", "pool": "avgpool"}
         if given is None:
-            given = default.get(self.kind, "directpass" if self.kind == "null" else "basic")
+            given = STAGE.get(self.kind, "basic")
         chosen = [given] if isinstance(given, str) else list(given)
+        if self.options.get("Isyn_bn", False) and "isyn_bn" not in chosen:
+            chosen.append("isyn_bn")
         for name in chosen:
             if name not in synapses.SYNAPSES:
                 raise InputError(f"{self!r}: {did_you_mean(name, synapses.SYNAPSES, 'syn_type')}")
@@ -155,7 +159,7 @@ class Connection(BaseModule):
         Raises:
             InputError: If the shapes do not fit.
         """
-        self.out_channels = image_shapes(self)
+        self.out_channels, *self.out_size = image_shapes(self)
 
     # ----------------------------------------------------------------------------------- weights
 
@@ -180,6 +184,8 @@ class Connection(BaseModule):
             dtype: The precision.
             device: The device.
         """
+        if self.kind in IMAGES.values():
+            self.fit_image()
         if self.weight is None and self.kind not in ("null", "pool"):
             made = draw_weight(self, generator)
             if not bool(torch.isfinite(made).all()):
@@ -197,12 +203,10 @@ class Connection(BaseModule):
             self.delay = torch.nn.Parameter(
                 made.to(device=device, dtype=dtype), requires_grad=self.train_delay
             )
-        if "batchnorm2d" in self.syn_type and "batchnorm2d" not in self.modules:
-            features = self.syn_kwargs.get("num_features")
-            if features is None:
-                raise InputError(f"{self!r}: batchnorm2d needs syn_kwargs={{'num_features': c}}")
-            module = torch.nn.BatchNorm2d(int(features)).to(device=device, dtype=dtype)
-            self.modules["batchnorm2d"] = module
+        for name in self.syn_type:
+            make = synapses.SYNAPSES[name].module
+            if make is not None and name not in self.modules:
+                self.modules[name] = make(self, generator).to(device=device, dtype=dtype)
 
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
         """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.

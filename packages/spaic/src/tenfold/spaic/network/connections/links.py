@@ -41,18 +41,30 @@ IMAGES = {
     "conv_transpose": "conv_transpose",
     "pool": "pool",
     "pool_connection": "pool",
+    "continuous_local": "continuous_local",
 }
 OTHERS = {
     "null": "null",
     "spike2mass": "spike2mass",
     "mass2spike": "mass2spike",
     "all_to_all": "all_to_all",
+    "complex_attention": "complex_attention",
 }
 LINKS = DENSE | STORED | IMAGES | OTHERS
 """link_type → its plain name."""
 
+STAGE = {
+    "conv": "conv",
+    "conv_transpose": "conv_transpose",
+    "pool": "avgpool",
+    "continuous_local": "local",
+    "complex_attention": "attention",
+    "null": "directpass",
+}
+"""What a link does where no `syn_type` is given; `basic` for all others."""
+
 LINK_OPTIONS: dict[str, set[str]] = {
-    "full": {"w_mean", "w_std"},
+    "full": {"w_mean", "w_std", "Isyn_bn"},
     "one_to_one": {"w_mean"},
     "sparse": {"w_mean", "w_std", "density", "is_int"},
     "random": {"probability"},
@@ -78,6 +90,7 @@ LINK_OPTIONS: dict[str, set[str]] = {
     "spike2mass": {"w_mean", "w_std"},
     "mass2spike": {"w_mean", "w_std", "unit_conversion"},
     "all_to_all": {"w_mean", "no_self"},
+    "complex_attention": {"w_mean", "w_std", "groups", "d_k"},
 }
 IMAGE_OPTIONS = {
     "in_channels",
@@ -96,14 +109,14 @@ IMAGE_OPTIONS = {
 }
 
 
-def image_shapes(con: "Connection") -> int:
+def image_shapes(con: "Connection") -> tuple[int, int, int]:
     """Checks the target's shape of a link between images, or fills it from the source's.
 
     Args:
-        con: A conv, conv_transpose or pool link.
+        con: A conv, conv_transpose, pool or continuous_local link.
 
     Returns:
-        The number of channels that it gives.
+        What it gives: channels, height, width.
 
     Raises:
         InputError: If a shape does not fit.
@@ -121,14 +134,14 @@ def image_shapes(con: "Connection") -> int:
     out_channels = int(option("out_channels", channels if con.kind == "pool" else default))
     size: tuple[int, int] = con.pre.shape[1:]
     for name in con.syn_type:
-        if name in ("conv", "conv_transpose"):
+        if name in ("conv", "conv_transpose", "local"):
             k, s, p, d = (
                 int(option(key, value))
                 for key, value in zip(
                     ("kernel_size", "stride", "padding", "dilation"), (3, 1, 0, 1), strict=True
                 )
             )
-            if name == "conv":
+            if name != "conv_transpose":
                 size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n in size)  # type: ignore[assignment]
             else:
                 size = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 for n in size)  # type: ignore[assignment]
@@ -139,7 +152,7 @@ def image_shapes(con: "Connection") -> int:
             size = tuple(n * int(option("upscale", 2)) for n in size)  # type: ignore[assignment]
     if min(size) < 1:
         raise InputError(f"{con!r}: the kernel is larger than the image {con.pre.shape}")
-    made = (out_channels, *size)
+    made = (out_channels, size[0], size[1])
     if con.post.shape is None:
         con.post.shape = made
     elif con.post.shape != made and con.post.num != math.prod(made):
@@ -147,7 +160,11 @@ def image_shapes(con: "Connection") -> int:
             f"{con!r}: the {con.kind} link gives shape {made}, but {con.post!r} has "
             f"{con.post.shape}"
         )
-    return out_channels
+    if con.kind == "continuous_local" and (channels, out_channels) != (1, 1):
+        raise InputError(
+            f"{con!r}: continuous_local links sheets of one channel, got {channels}, {out_channels}"
+        )
+    return made
 
 
 def pooling(con: "Connection") -> tuple[int, int, int]:
@@ -225,8 +242,11 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
         shape: tuple[int, ...] = (con.out_channels, con.pre.shape[0] // groups, k, k)  # type: ignore[index]
         if con.kind == "conv_transpose":
             shape = (con.pre.shape[0], con.out_channels // groups, k, k)  # type: ignore[index]
+        elif con.kind == "continuous_local":
+            shape = (k * k, 1, *con.out_size)
     else:
-        shape = {"spike2mass": (n, 1), "all_to_all": (1, 1)}.get(con.kind, (n, m))
+        other = {"spike2mass": (n, 1), "all_to_all": (1, 1), "complex_attention": (m, n)}
+        shape = other.get(con.kind, (n, m))
     if con.kind == "all_to_all" and option("no_self", False) and con.pre is not con.post:
         raise InputError(f"{con!r}: no_self=True links a group to itself; the two ends differ")
     if con.kind == "one_to_one":
@@ -248,7 +268,8 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
     elif con.kind == "dist_depd":
         made = _by_distance(con, generator)
     else:
-        made = normal(shape, 0.05 if con.kind in IMAGES.values() else 0.005, 0.05)
+        mean = 0.05 if con.kind in IMAGES.values() else 0.005
+        made = normal(shape, mean, 0.5 if con.kind == "continuous_local" else 0.05)
         if con.kind == "sparse":
             made = made * _pattern(con, shape, generator)
             if option("is_int", False):

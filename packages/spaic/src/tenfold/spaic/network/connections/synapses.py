@@ -12,6 +12,13 @@ from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections.delays import history, lagged_weight, scattered
+from tenfold.spaic.network.connections.learned import (
+    NORMALISING,
+    ComplexAttention,
+    RunningNormalisation,
+    attend,
+    normalise,
+)
 from tenfold.spaic.network.connections.links import IMAGES, pooling
 
 if TYPE_CHECKING:
@@ -26,10 +33,12 @@ class Synapse:
         function: Takes the connection, the variable of this step and the generator; gives what
             the next stage sees.
         options: The parameters in `syn_kwargs` and their defaults.
+        module: Makes what the stage keeps from run to run: trained parameters, running means.
     """
 
     function: Callable[["Connection", Tensor, torch.Generator], Tensor]
     options: Mapping[str, Any]
+    module: Callable[["Connection", torch.Generator], torch.nn.Module] | None = None
 
 
 def check(con: "Connection") -> None:
@@ -130,6 +139,31 @@ def _normalised(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor
     return made
 
 
+def _batchnorm(con: "Connection", generator: torch.Generator) -> torch.nn.Module:
+    features = con.syn_kwargs.get("num_features")
+    if features is None:
+        raise InputError(f"{con!r}: batchnorm2d needs syn_kwargs={{'num_features': c}}")
+    return torch.nn.BatchNorm2d(int(features))
+
+
+def _local(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """A receptive field of its own for each place: Σ_k w[k, 0, place] · patch[k, place]."""
+    patches = F.unfold(x, **unfolding(con))
+    weight: Tensor = con.weight  # type: ignore[assignment]
+    made = (patches * weight.flatten(1)).sum(1)
+    return (made if con.bias is None else made + con.bias).reshape(len(x), 1, *con.out_size)
+
+
+def unfolding(con: "Connection") -> dict[str, int]:
+    """The window of a link between images, as `unfold` of torch takes it.
+
+    Args:
+        con: The connection.
+    """
+    given = (("kernel_size", 3), ("dilation", 1), ("padding", 0), ("stride", 1))
+    return {key: int(con.options.get(key, value)) for key, value in given}
+
+
 def _dropped(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     p = float(option(con, "dropout", "p"))
     if not con.training or p == 0:
@@ -156,6 +190,20 @@ def _second_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tens
     drive = _weighted_once(con, x, random)
     rise, decay = (float(option(con, "2_order_synapse", key)) for key in ("tau_r", "tau_d"))
     return _decaying(con, "R", drive, rise) - _decaying(con, "D", drive, decay)
+
+
+def _mix_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
+    """A current of the first order (tau_r) and one of the second (tau_r, tau_s) of the same peak.
+
+    The card gives the name and the two times only; this sum is a reconstruction.
+    """
+    fast, slow = (float(option(con, "mix_order_synapse", key)) for key in ("tau_r", "tau_s"))
+    if fast == slow:
+        raise InputError(f"{con!r}: tau_r and tau_s are both {fast}; expected two different times")
+    drive = _weighted_once(con, x, random)
+    r, s = _decaying(con, "R", drive, fast), _decaying(con, "S", drive, slow)
+    peak = fast * slow / (slow - fast) * math.log(slow / fast)
+    return r + (s - r) / (math.exp(-peak / slow) - math.exp(-peak / fast))
 
 
 def _alpha(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
@@ -240,15 +288,19 @@ SYNAPSES: Mapping[str, Synapse] = {
     "maxpool": Synapse(lambda con, x, random: F.max_pool2d(x, *pooling(con)), {}),
     "avgpool": Synapse(lambda con, x, random: F.avg_pool2d(x, *pooling(con)), {}),
     "flatten": Synapse(lambda con, x, random: x.flatten(1), {}),
-    "batchnorm2d": Synapse(_normalised, {"num_features": None}),
+    "batchnorm2d": Synapse(_normalised, {"num_features": None}, _batchnorm),
+    "local": Synapse(_local, {}),
     "dropout": Synapse(_dropped, {"p": 0.5, "inplace": False}),
     "upsample": Synapse(_upsampled, {}),
     "directpass": Synapse(lambda con, x, random: x, {}),
     "1_order_synapse": Synapse(_first_order, {"tau": 2.0}),
     "2_order_synapse": Synapse(_second_order, {"tau_r": 9.0, "tau_d": 2.0}),
+    "mix_order_synapse": Synapse(_mix_order, {"tau_r": 2.0, "tau_s": 25.0}),
     "alpha_synapse": Synapse(_alpha, {"tau": 2.0}),
     "stp": Synapse(_short_term_plasticity, {"tau_f": 500.0, "tau_d": 200.0, "U": 0.2}),
     "nmda": Synapse(_nmda, {"tau_rise": 2.0, "tau": 100.0, "alpha": 0.5}),
+    "attention": Synapse(attend, {"tau_m": 10.0, "tau_r": 10.0}, ComplexAttention),
+    "isyn_bn": Synapse(normalise, NORMALISING, RunningNormalisation),
     "electrical": Synapse(_both_sides, {}),
     "delay_complex_synapse": Synapse(_rotating, {"tau": 10.0, "rot_k": 6.0, "max_delay": None}),
 }

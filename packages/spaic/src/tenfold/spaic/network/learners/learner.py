@@ -16,6 +16,7 @@ from tenfold.spaic.network.learners.rewarded import (
     RSTDPET,
     FeedbackRSTDP,
     ImageRSTDP,
+    LocalRSTDP,
     SwitchRSTDP,
 )
 from tenfold.spaic.network.learners.rule import Rule
@@ -24,6 +25,7 @@ from tenfold.spaic.network.learners.stdp import (
     ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
+    LocalSTDP,
     NearestOnlineSTDP,
     PairSTDP,
     TripletSTDP,
@@ -67,6 +69,8 @@ RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
     "full_online_stdp": (FullOnlineSTDP, {}),
     "postpreintstdp": (IntegerSTDP, {}),
     "conv2d_stdp": (ImageSTDP, {}),
+    "local_stdp": (LocalSTDP, {}),
+    "local_rstdp": (LocalRSTDP, {}),
     "rstdp": (RSTDP, {}),
     "rstdpet": (RSTDPET, {}),
     "conv2d_rstdp": (ImageRSTDP, {}),
@@ -273,7 +277,9 @@ class Learner(BaseModule):
         for part in self.parts(self.trainable):
             if isinstance(part, Connection) and part.weight is not None:
                 pairs = tuple(part.weight.shape) == (part.post.num, part.pre.num)
-                if part.stored_sparse or not (part.kind == "conv" if self.rule.image else pairs):
+                if part.stored_sparse or not (
+                    part.kind == self.rule.link if self.rule.image else pairs
+                ):
                     raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
                 rule = self.rule(part, **{**self._defaults, **self.options})
                 rule.random = random  # type: ignore[attr-defined]

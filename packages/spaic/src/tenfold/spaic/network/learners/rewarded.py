@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners.rule import Moment, Rule
-from tenfold.spaic.network.learners.stdp import ImageSTDP, NearestOnlineSTDP
+from tenfold.spaic.network.learners.stdp import ImageSTDP, LocalSTDP, NearestOnlineSTDP
 
 
 class ImageRSTDP(ImageSTDP):
@@ -23,6 +23,17 @@ class ImageRSTDP(ImageSTDP):
         if eligible is not None:
             self.weight.add_(self.lr * m.reward.mean() * eligible)  # type: ignore[union-attr]
         self.traces["eligible"] = self.change(m)
+
+
+class LocalRSTDP(LocalSTDP):
+    """The same as LocalSTDP, times the reward of the step."""
+
+    needs_reward = True
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        change = m.reward.mean().to(self.weight) * self.change(m)  # type: ignore[union-attr]
+        self.weight.add_(change).clamp_(self.con.w_min, self.con.w_max)
 
 
 class RSTDP(Rule):

@@ -51,6 +51,7 @@ class Rule:
     needs_reward = False
     needs_target = False
     image = False
+    link = "conv"  # of an image rule: the link whose weight it knows
 
     def __init__(self, con: Connection, **options: Any) -> None:
         self.con = con

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
+from tenfold.spaic.network.connections.synapses import unfolding
 from tenfold.spaic.network.learners.rule import Moment, Rule
 
 
@@ -123,15 +124,12 @@ class ImageSTDP(Rule):
     A_minus: float
 
     def patches(self, x: Tensor) -> Tensor:
-        """[batch, in·k·k, positions] of an image."""
-        option = self.con.options.get
-        return F.unfold(
-            x,
-            int(option("kernel_size", 3)),
-            int(option("dilation", 1)),
-            int(option("padding", 0)),
-            int(option("stride", 1)),
-        )
+        """[batch, in·k·k, positions] of an image.
+
+        Args:
+            x: [batch, in, height, width].
+        """
+        return F.unfold(x, **unfolding(self.con))
 
     def change(self, m: Moment) -> Tensor:
         """The change of a step, in the weight's shape."""
@@ -148,6 +146,36 @@ class ImageSTDP(Rule):
     def step(self, m: Moment) -> None:
         """Changes the weight."""
         self.apply_pending(self.lr * self.change(m))
+
+
+class LocalSTDP(ImageSTDP):
+    """STDP of receptive fields of their own (the link `continuous_local`), without a lag.
+
+    w[k, place] += A_plus y x̄ − A_minus ȳ x at each step, x̄ and ȳ the traces of earlier spikes, then
+    clamped to the link's bounds. The homeostasis of the official rule is not described.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "A_plus": 1e-3,
+        "A_minus": 1e-4,
+        "tau_pre": 10.0,
+        "tau_post": 100.0,
+    }
+    link = "continuous_local"
+    tau_pre: float
+    tau_post: float
+
+    def change(self, m: Moment) -> Tensor:
+        """The change of a step, in the weight's shape."""
+        x, y = self.patches(m.x_now), m.y_now.flatten(1)[:, None]
+        tx = self.trace("x", x) * math.exp(-m.dt / self.tau_pre)
+        ty = self.trace("y", y) * math.exp(-m.dt / self.tau_post)
+        self.traces.update(x=tx + x, y=ty + y)
+        return (self.A_plus * y * tx - self.A_minus * ty * x).sum(0).reshape(self.weight.shape)
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        self.weight.add_(self.change(m)).clamp_(self.con.w_min, self.con.w_max)
 
 
 class PairSTDP(Rule):
