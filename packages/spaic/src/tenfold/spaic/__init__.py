@@ -25,6 +25,7 @@ _HOMES = {
     "Reward": "network.nodes",
     "Learner": "network.learners",
     "Rule": "network.learners",
+    "finite_differences": "network.learners",
     "Surrogate": "network.learners",
     "network_save": "saving",
     "network_load": "saving",

@@ -11,9 +11,11 @@ from torch import Tensor
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners.online import OTTT, EProp, Forward, RateModulate
 from tenfold.spaic.network.learners.rewarded import (
     RSTDP,
     RSTDPET,
+    DopamineSTDP,
     FeedbackRSTDP,
     ImageRSTDP,
     LocalRSTDP,
@@ -21,16 +23,18 @@ from tenfold.spaic.network.learners.rewarded import (
 )
 from tenfold.spaic.network.learners.rule import Rule
 from tenfold.spaic.network.learners.stdp import (
+    BioHash,
     FullOnlineSTDP,
     ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
     LocalSTDP,
+    MetaSTDP,
     NearestOnlineSTDP,
     PairSTDP,
     TripletSTDP,
 )
-from tenfold.spaic.network.learners.supervised import PSD, SPAN, ReSuMe, Tempotron
+from tenfold.spaic.network.learners.supervised import FORCE, PSD, SPAN, ReSuMe, SpikeProp, Tempotron
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
 
@@ -67,6 +71,7 @@ _SCHEDULES = {
 RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
     "nearest_online_stdp": (NearestOnlineSTDP, {}),
     "full_online_stdp": (FullOnlineSTDP, {}),
+    "meta_nearest_online_stdp": (MetaSTDP, {}),
     "postpreintstdp": (IntegerSTDP, {}),
     "conv2d_stdp": (ImageSTDP, {}),
     "local_stdp": (LocalSTDP, {}),
@@ -84,6 +89,13 @@ RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
     "psd": (PSD, {}),
     "span": (SPAN, {}),
     "tempotron": (Tempotron, {}),
+    "spikeprop": (SpikeProp, {}),
+    "force": (FORCE, {}),
+    "dopamine_stdp": (DopamineSTDP, {}),
+    "biohash": (BioHash, {}),
+    "eprop": (EProp, {}),
+    "ottt": (OTTT, {}),
+    "rate_modulate": (RateModulate, {}),
 }
 """algorithm → the rule and what differs from its defaults."""
 
@@ -228,7 +240,8 @@ class Learner(BaseModule):
         """Sets what a supervised rule is taught in the next run.
 
         Args:
-            target: The wanted spikes [batch, post, steps]; tempotron: [batch, post] of 0 and 1.
+            target: The wanted spikes (force, eprop, ottt: values) [batch, post, steps]; tempotron:
+                [batch, post] of 0 and 1; spikeprop: [batch, post] of times in ms.
         """
         self._target = torch.as_tensor(np.asarray(target)).to(torch.float64)
 
@@ -255,8 +268,11 @@ class Learner(BaseModule):
         made: dict[int, Any] = {}
         for part in self.parts(self.trainable):
             if isinstance(part, Connection):
+                forward = self.rule is not None and issubclass(self.rule, Forward)
                 for tensor in (part.weight, part.bias, part.delay):
-                    if tensor is not None and tensor.requires_grad:
+                    if tensor is not None and (
+                        tensor.requires_grad or (forward and tensor is part.weight)
+                    ):
                         made[id(tensor)] = tensor
                 for module in part.modules.values():
                     made |= {id(p): p for p in module.parameters()}
@@ -282,22 +298,33 @@ class Learner(BaseModule):
                 ):
                     raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
                 rule = self.rule(part, **{**self._defaults, **self.options})
-                rule.random = random  # type: ignore[attr-defined]
+                rule.learner, rule.random = self, random
                 made.append(rule)
         if not made:
             raise InputError(f"{self!r}: {self.algorithm} found no connection to train")
         return made
 
     def target_at(self, k: int, post: int, like: Tensor) -> Tensor | None:
-        """Gives what a supervised rule is taught for one step.
+        """Gives what a supervised rule is taught for one step; None for other rules.
 
         Args:
             k: The step of the run.
             post: The number of target neurons.
             like: For device and precision.
         """
-        if not (self.rule and self.rule.needs_target):
-            return None
+        return self.taught(k, post, like) if self.rule and self.rule.needs_target else None
+
+    def taught(self, k: int, post: int, like: Tensor) -> Tensor:
+        """Gives the target of one step.
+
+        Args:
+            k: The step of the run; after the target's end there are zeros.
+            post: The number of neurons that are taught.
+            like: For device and precision.
+
+        Raises:
+            InputError: If there is no target, or it has another number of neurons.
+        """
         if self._target is None:
             raise InputError(f"{self!r}: {self.algorithm} needs a target; call teach() first")
         made = self._target.to(like)

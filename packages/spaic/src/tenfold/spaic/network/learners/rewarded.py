@@ -134,7 +134,6 @@ class FeedbackRSTDP(Rule):
     A_minus: float
     tau_et: float | None
     feedback: Tensor | None = None
-    random: torch.Generator
 
     def step(self, m: Moment) -> None:
         """Changes the weight."""
@@ -155,3 +154,41 @@ class FeedbackRSTDP(Rule):
             self.traces["et"] = eligible
         steady = self.hs_r * (ty - 0.1).T @ tx / n
         self.apply_pending(self.lr * (self.feedback @ reward)[:, None] * eligible - steady)
+
+
+class DopamineSTDP(Rule):
+    """STDP whose eligibility dopamine turns into weight (Izhikevich 2007), without lags.
+
+    Each pair of spikes adds to the synapse's eligibility c, which decays with tau_c; a reward adds
+    to the dopamine d, which decays with tau_d; dw/dt = lr c d. c is the mean over the batch, w
+    stays from w_min to w_max.
+    """
+
+    needs_reward = True
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-3,
+        "A_plus": 1.0,
+        "A_minus": 1.5,
+        "tau_plus": 20.0,
+        "tau_minus": 20.0,
+        "tau_c": 1000.0,
+        "tau_d": 200.0,
+        "w_min": 0.0,
+        "w_max": 1.0,
+    }
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        o, w = self.__dict__, self.weight
+        x = self.trace("x", m.x) * math.exp(-m.dt / o["tau_plus"])
+        y = self.trace("y", m.y) * math.exp(-m.dt / o["tau_minus"])
+        pairs = o["A_plus"] * m.y_now.T @ x - o["A_minus"] * y.T @ m.x_now
+        c = self.trace("c", w) * math.exp(-m.dt / o["tau_c"]) + pairs / len(m.x)
+        reward: Tensor = m.reward.reshape(-1).to(w)  # type: ignore[union-attr]
+        if reward.numel() not in (1, len(w)):
+            raise InputError(
+                f"{self.con!r}: the reward has {reward.numel()} values; expected 1 or {len(w)}"
+            )
+        d = self.trace("d", reward) * math.exp(-m.dt / o["tau_d"]) + reward
+        w.add_(o["lr"] * m.dt * d[:, None] * c).clamp_(o["w_min"], o["w_max"])
+        self.traces.update(x=x + m.x_now, y=y + m.y_now, c=c, d=d)

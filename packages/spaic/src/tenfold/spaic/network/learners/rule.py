@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.connections import Connection
+
+if TYPE_CHECKING:
+    from tenfold.spaic.network.learners.learner import Learner
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Rule:
     """A rule that changes the weights of one connection step by step.
 
     A rule of your own: subclass, set `options`, and change `self.weight` (post, pre) in `step`.
+    `learner` is the learner that made it, `random` the generator of rules that draw.
 
     Args:
         con: The connection.
@@ -62,6 +66,9 @@ class Rule:
     def weight(self) -> Tensor:
         """The connection's weight."""
         return self.con.weight  # type: ignore[return-value]
+
+    learner: "Learner"
+    random: torch.Generator
 
     def start(self) -> None:
         """Forgets the traces of the last run."""

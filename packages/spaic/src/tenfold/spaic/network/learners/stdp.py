@@ -70,6 +70,57 @@ class FullOnlineSTDP(NearestOnlineSTDP):
         self.bound(m.last)
 
 
+class MetaSTDP(NearestOnlineSTDP):
+    """Nearest-neighbour STDP with soft bounds and rows whose mean weight follows the activity.
+
+    Potentiation shrinks by e^{−softness/(w_max − w)}, depression by e^{−softness/(w − w_min)}. The
+    wanted mean weight of a neuron drifts by −drift·Apre·(its trace − the mean trace), and its row
+    is scaled to it at every step. The traces of the targets outlive a run.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "Apost": 1e-2,
+        "Apre": 1e-4,
+        "pre_decay": math.exp(-1 / 30),
+        "post_decay": math.exp(-1 / 200),
+        "w_min": 0.0,
+        "w_max": 1.0,
+        "softness": 0.2,
+        "drift": 0.1,
+    }
+    softness: float
+    drift: float
+    _kept: Tensor | None = None
+    _mean: Tensor | None = None
+
+    def start(self) -> None:
+        """Forgets the traces of the sources; those of the targets stay."""
+        super().start()
+        if self._kept is not None:
+            self.traces["y"] = self._kept
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        if "y" in self.traces and len(self.traces["y"]) != len(m.y):  # another batch size
+            self.traces["y"] = self.traces["y"].mean(0).expand(m.y.shape)
+        tx, ty = self.trace("x", m.x), self.trace("y", m.y)
+        tx = m.x + (1 - m.x) * tx * self.pre_decay
+        ty = m.y + (1 - m.y) * ty * self.post_decay
+        self.traces.update(x=tx, y=ty)
+        self._kept = ty
+        w = self.weight
+        if self._mean is None:
+            self._mean = w.mean(1, keepdim=True)
+        room_up, room_down = (self.w_max - w).clamp(min=1e-9), (w - self.w_min).clamp(min=1e-9)
+        rise = self.Apost * (m.y.T @ tx) * torch.exp(-self.softness / room_up)
+        fall = self.Apre * (ty.T @ m.x) * torch.exp(-self.softness / room_down)
+        self.apply_pending(rise - fall)
+        active = ty.mean(0)
+        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())[:, None]
+        w.mul_(self._mean / w.mean(1, keepdim=True).clamp(min=1e-12))
+        self.bound(False)
+
+
 class IntegerSTDP(Rule):
     """The 16-bit rule for `diehlandcook` groups; weights from 0 to 109.
 
@@ -102,8 +153,6 @@ class IntegerSTDP(Rule):
         low = torch.floor(scaled)
         drawn = torch.rand(value.shape, generator=self.random, device=value.device)
         return low + (drawn < scaled - low).to(value.dtype)
-
-    random: torch.Generator
 
 
 class ImageSTDP(Rule):
@@ -281,3 +330,37 @@ class InhibitorySTDP(Rule):
         size = size + self.lr * (m.y_now.T @ x + (y - 2 * self.rate * self.tau).T @ m.x_now)
         self.weight.copy_(self.sign * size.clamp(0, self.w_max))
         self.traces.update(x=x + m.x_now, y=y + m.y_now)
+
+
+class BioHash(Rule):
+    """Competitive Hebbian learning of hashes (Krotov & Hopfield 2019; Ryali et al. 2020).
+
+    At the end of a run, for the source's mean spikes x of each sample: neurons are ranked by
+    ⟨w, x⟩ = Σ |w|^{p−2} w x; the first learns with g = 1, the one of rank `rank` with g = −delta,
+    by Δw = lr g (x − ⟨w, x⟩ w), the mean over the batch. Rows come to the p-norm 1. The card gives
+    the name only; these are the equations of the references.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.02, "p": 2.0, "rank": 2, "delta": 0.4}
+    lr: float
+    p: float
+    rank: int
+    delta: float
+
+    def step(self, m: Moment) -> None:
+        """Adds up the source's spikes; changes the weight in the last step."""
+        seen = self.trace("seen", m.x_now) + m.x_now
+        self.traces["seen"] = seen
+        self.traces["steps"] = self.trace("steps", seen.new_zeros(())) + 1
+        if not m.last:
+            return
+        w = self.weight
+        if not 2 <= self.rank <= len(w):
+            raise InputError(f"{self.con!r}: rank={self.rank}; expected from 2 to {len(w)}")
+        x = seen / self.traces["steps"]
+        fit = x @ (w.abs() ** (self.p - 2) * w).T
+        order = fit.argsort(1, descending=True)
+        g = torch.zeros_like(fit)
+        g.scatter_(1, order[:, :1], 1.0)
+        g.scatter_(1, order[:, self.rank - 1 : self.rank], -self.delta)
+        w.add_(self.lr / len(x) * (g.T @ x - (g * fit).sum(0)[:, None] * w))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners.rule import Moment, Rule, kernel_scale
 
 
@@ -109,3 +110,98 @@ class Tempotron(_DoubleExponential):
             error = m.target.to(v.dtype) - fired.to(v.dtype)  # type: ignore[union-attr]
             change = torch.einsum("bo,boi->oi", error, self.traces["at"])
             self.weight.add_(self.lr * change)
+
+
+class SpikeProp(Rule):
+    """SpikeProp (Bohte et al. 2002) of one layer: the target says when each neuron spikes first.
+
+    The rule's own potential is v(t) = Σ w ε(t − t_i), ε(t) = (e^{−t/τm} − e^{−t/τs})/(τm − τs); the
+    time t_o of its first crossing of `theta` is found within the step, and
+    Δw = lr (t_o − t_d) ε(t_o − t_i)/v̇(t_o), v̇ clamped to [0.001, 100]. `target` is [batch, post] in
+    ms; not a number where a neuron is not taught. A neuron that does not reach `theta` learns
+    nothing.
+    """
+
+    needs_target = True
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
+    lr: float
+    tau: float
+    tau_s: float
+    theta: float
+
+    def step(self, m: Moment) -> None:
+        """Looks for crossings in this step; changes the weight in the last one."""
+        if min(self.tau, self.tau_s) <= 0 or self.tau == self.tau_s:
+            raise InputError(f"{self.con!r}: tau and tau_s must be two different times > 0 ms")
+        w, scale = self.weight, 1 / (self.tau - self.tau_s)
+        slow, fast = self.trace("slow", m.x), self.trace("fast", m.x)
+        a, b = scale * slow @ w.T, scale * fast @ w.T
+        found = self.traces.setdefault("time", torch.full_like(a, math.nan))
+        shape = (*a.shape, w.shape[1])
+        slope = self.traces.setdefault("slope", torch.zeros(shape, dtype=a.dtype, device=a.device))
+        done = self.traces.setdefault("steps", torch.zeros((), dtype=a.dtype, device=a.device))
+
+        def potential(h: Tensor | float) -> Tensor:
+            h = torch.as_tensor(h).to(a)
+            return a * torch.exp(-h / self.tau) - b * torch.exp(-h / self.tau_s)
+
+        before, after = potential(0.0), potential(m.dt)
+        crossing = found.isnan() & (before <= self.theta) & (after > self.theta)
+        if bool(crossing.any()):
+            low, high = torch.zeros_like(a), torch.full_like(a, m.dt)
+            for _ in range(40):  # halve the step until the time is exact
+                middle = (low + high) / 2
+                above = potential(middle) > self.theta
+                low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+            one, two = torch.exp(-high / self.tau), torch.exp(-high / self.tau_s)
+            speed = (b * two / self.tau_s - a * one / self.tau).clamp(1e-3, 100.0)
+            kernel = one[..., None] * slow[:, None] - two[..., None] * fast[:, None]
+            here = scale * kernel / speed[..., None]
+            self.traces["time"] = torch.where(crossing, done * m.dt + high, found)
+            self.traces["slope"] = torch.where(crossing[..., None], here, slope)
+        self.traces["slow"] = slow * math.exp(-m.dt / self.tau) + m.x_now
+        self.traces["fast"] = fast * math.exp(-m.dt / self.tau_s) + m.x_now
+        self.traces["steps"] = done + 1
+        if m.last:
+            late = torch.nan_to_num(self.traces["time"] - m.target.to(a), nan=0.0)  # type: ignore[union-attr]
+            w.add_(self.lr * torch.einsum("bo,boi->oi", late, self.traces["slope"]))
+
+    @property
+    def times(self) -> Tensor:
+        """The times of the last run in ms, [batch, post]; not a number where none was."""
+        return self.traces["time"]
+
+
+class FORCE(Rule):
+    """First-order reduced and controlled error (Sussillo & Abbott 2009): recursive least squares.
+
+    r is the source's spikes filtered by e^{−t/tau} (tau None: the source's variable as it is),
+    y = W r; with the error e = y − target: P ← P − P r rᵀP/(1 + rᵀP r), W ← W − e (P r)ᵀ,
+    P₀ = I/alpha. P outlives a run. Every `every`-th step learns; the batch is one.
+    """
+
+    needs_target = True
+    options: ClassVar[Mapping[str, Any]] = {"alpha": 1.0, "tau": 20.0, "every": 1}
+    alpha: float
+    tau: float | None
+    every: int
+    inverse: Tensor | None = None
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        if len(m.x) != 1:
+            raise InputError(f"{self.con!r}: FORCE takes one sample at a time, not {len(m.x)}")
+        r = m.x_now[0]
+        if self.tau is not None:
+            r = self.trace("r", r) * math.exp(-m.dt / self.tau) + r
+            self.traces["r"] = r
+        steps = self.trace("steps", r.new_zeros(())) + 1
+        self.traces["steps"] = steps
+        if int(steps) % self.every:
+            return
+        if self.inverse is None:
+            self.inverse = torch.eye(len(r), dtype=r.dtype, device=r.device) / self.alpha
+        error = self.weight @ r - m.target[0].to(r)  # type: ignore[index]
+        pr = self.inverse @ r
+        self.inverse = self.inverse - torch.outer(pr, pr) / (1 + r @ pr)
+        self.weight.sub_(torch.outer(error, self.inverse @ r))
