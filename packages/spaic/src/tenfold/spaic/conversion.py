@@ -86,7 +86,7 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
         if at < len(layers) and isinstance(layers[at], _NORMS):
             weight, bias = _folded(weight, bias, layers[at])
             at += 1
-        if image:
+        if isinstance(layer, torch.nn.Conv2d):
             options = _convolving(layer)
             x = F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         else:
