@@ -102,6 +102,37 @@ def test_meta_stdp_keeps_mean_weights_that_follow_the_activity():
     assert net.engine_note.startswith("step")
 
 
+def test_homeostatic_scaling_multiplies_rows_by_their_distance_from_the_rate():
+    x, y = spikes((2, 30, 4)), spikes((2, 30, 3), seed=1) * [1, 0, 1]
+    start = np.random.default_rng(2).uniform(0.2, 0.4, (3, 4))
+    options = {"lr": 0.05, "rate": 2.0, "tau": 5.0}
+    found, _ = taught("homeostatic_scaling", x, y, start, **options)
+    a, w = np.full(3, 2.0), start.copy()
+    for k in range(30):
+        a = a * math.exp(-0.1 / 5) + (1 - math.exp(-0.1 / 5)) * y[:, k].mean(0) / 0.1
+        w = np.clip(w * (1 + 0.05 * 0.1 * (2.0 - a))[:, None], 0, 1)
+    np.testing.assert_allclose(found, w, rtol=1e-9)
+    assert np.all(found[1] > start[1])
+    assert np.all(found[0] < start[0])
+
+
+def test_time_constants_of_rules_and_metrics_of_schedules_are_checked():
+    with pytest.raises(InputError, match=r"tau_plus=0\.0; a time constant must be > 0 ms"):
+        Learner(algorithm="rstdp", tau_plus=0.0)
+    with Network() as net:
+        cell, other = NeuronGroup(2), NeuronGroup(2)
+        link = Connection(cell, other)
+        learner = Learner([link], [other], "stbp")
+    net.build()
+    learner.set_optimizer("SGD", lr=1.0)
+    learner.set_schedule("ReduceLROnPlateau", patience=0, factor=0.1)
+    with pytest.raises(InputError, match=r"needs optim_schedule\(metric\)"):
+        learner.optim_schedule()
+    for loss in (1.0, 2.0):
+        learner.optim_schedule(loss)
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
 def kernel(t, tau=20.0, tau_s=5.0):
     return np.where(t > 0, (np.exp(-t / tau) - np.exp(-t / tau_s)) / (tau - tau_s), 0)
 

@@ -13,6 +13,7 @@ from tenfold.spaic import (
     Generator,
     Network,
     NeuronGroup,
+    Reward,
     SpikeMonitor,
     StateMonitor,
 )
@@ -297,3 +298,124 @@ def test_bad_data_is_refused_with_the_name_of_the_node():
     net.source(np.full((1, 4), -0.1))
     with pytest.raises(InputError, match=r"Encoder source.*-0\.1; expected >= 0"):
         net.run(1.0)
+
+
+def test_lists_of_spikes_must_be_times_of_a_run():
+    for times, said in (
+        ([-0.1], "not finite and >= 0"),
+        ([np.nan], "not finite"),
+        ([0.1, 0.2], "2 times"),
+    ):
+        node = Encoder(num=3, coding_method="mstb")
+        node([(times, [0])])
+        with pytest.raises(InputError, match=said):
+            node.start(5, 0.1)
+    node = Encoder(num=3, coding_method="mstb")
+    node([])
+    with pytest.raises(InputError, match="hold no sample"):
+        node.start(5, 0.1)
+
+
+def test_a_generator_can_repeat_its_first_data():
+    for repeat in (True, False):
+        with Network() as net:
+            source = Generator(num=20, rate=2.0, gen_first=repeat)
+            cell = NeuronGroup(20, model="null")
+            Connection(source, cell, link_type="one_to_one", weight=np.eye(20))
+            out = Decoder(dec_target=cell, coding_method="null")
+        net.run(2.0)
+        first = out.predict.clone()
+        net.run(2.0)
+        assert first.sum() > 0
+        assert torch.equal(first, out.predict) == repeat
+
+
+def acting(method, **options):
+    with Network() as net:
+        source = Encoder(num=4, coding_method="null")
+        cell = NeuronGroup(4, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(4))
+        act = Action(dec_target=cell, coding_method=method, **options)
+    net.build(strategy=1)
+    return net, source, act
+
+
+def test_an_action_is_chosen_once_a_run():
+    net, source, act = acting("random_action")
+    chosen = set()
+    for _ in range(40):
+        source(np.ones((1, 3, 4)))
+        net.run(0.3)
+        assert act.predict.item() == act.predict.item()
+        chosen.add(act.predict.item())
+    assert chosen == {0, 1, 2, 3}
+
+
+def test_actions_that_draw_follow_their_probabilities():
+    counts = np.zeros((4000, 3, 4))
+    counts[:, 0, 1] = counts[:, :, 2] = 1
+    net, source, act = acting("softmax_action")
+    source(counts)
+    net.run(0.3)
+    weights = np.exp([0, 1, 3, 0])
+    found = np.bincount(act.predict.numpy(), minlength=4) / 4000
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=0.03)
+    net, source, act = acting("pop_rate_action")
+    source(counts)
+    net.run(0.3)
+    found = np.bincount(act.predict.numpy(), minlength=4) / 4000
+    np.testing.assert_allclose(found, [0, 0.25, 0.75, 0], atol=0.03)
+
+
+def test_the_highest_voltage_is_taken_more_and_more_often():
+    net, source, act = acting("highest_voltage_action", coding_var_name="O")
+    data = np.zeros((2000, 1, 4))
+    data[:, 0, 3] = 1
+    shares = []
+    for decisions in (0, 1000):
+        act.decisions = decisions
+        source(data)
+        net.run(0.1)
+        shares.append((act.predict == 3).double().mean().item())
+    for share, explored in zip(shares, (0.9, 0.05 + 0.85 * np.exp(-5)), strict=True):
+        assert share == pytest.approx(1 - explored * 3 / 4, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "label", "expected"),
+    [
+        ("global_reward", [2, 0], [0.0]),  # right, wrong
+        ("da_reward", [2, 1], [0.0, 1.0, 1.0]),
+        ("da_reward", [2, 0], [0.0, 0.0, 1.0]),
+        ("environment_reward", 0.25, [0.25]),
+    ],
+)
+def test_rewards_of_the_first_step(method, label, expected):
+    node = Reward(num=3, coding_method=method)
+    node.start()
+    node(label)
+    node.step(torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(node.value, expected)
+
+
+def test_rewards_of_xor_and_of_classification():
+    node = Reward(num=1, coding_method="xor_reward")
+    for label, spike, expected in ((1, 1, 1), (0, 1, -1), (1, 0, -1), (0, 0, -1)):
+        node.start()
+        node([label])
+        node.step(torch.tensor([[float(spike)]]))
+        assert node.value.tolist() == [expected]
+    node = Reward(num=3, coding_method="classify_reward", dec_sample_step=2)
+    node.start()
+    node([1])
+    train = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    for row in train:
+        node.step(row[None])
+    y = 0.99 * np.array([1.0, 2, 0]) + np.array([0.0, 0, 1])
+    p = np.exp(y) / np.exp(y).sum()
+    np.testing.assert_allclose(node.value, np.array([0, 1, 0]) - p, rtol=1e-6)
+    node = Reward(num=3, coding_method="classify_reward")
+    node.start()
+    node([1, 2])
+    with pytest.raises(InputError, match="2 labels for a batch of 1"):
+        node.step(train[:1])

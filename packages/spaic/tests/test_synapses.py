@@ -10,6 +10,7 @@ from tenfold.spaic import (
     Connection,
     Decoder,
     Encoder,
+    Initializer,
     Learner,
     Network,
     NeuronGroup,
@@ -301,3 +302,46 @@ def test_links_that_hold_more_than_a_weight_are_saved_and_read(tmp_path):
     again.run(2.0)
     assert out.predict.abs().sum() > 0
     torch.testing.assert_close(again.out.predict, out.predict)
+
+
+def test_the_rotating_synapse_draws_its_own_delays():
+    with Network() as net:
+        one, two = NeuronGroup(30), NeuronGroup(40)
+        link = Connection(one, two, syn_type="delay_complex_synapse")
+        other = Connection(
+            one, two, syn_type="delay_complex_synapse", syn_kwargs={"min_delay": 1, "max_delay": 2}
+        )
+    net.build()
+    assert link.delay.shape == (40, 30)
+    assert 0 <= link.delay.min() < 0.1
+    assert 4.9 < link.delay.max() <= 5
+    assert 1 <= other.delay.min() < other.delay.max() <= 2
+
+
+@pytest.mark.parametrize(("compat", "shown"), [(None, 0.5), ("spaic", 0.1)])
+def test_a_rate_link_decays_by_its_step_or_as_the_official_one_by_a_tenth(compat, shown):
+    with Network(compat=compat, dtype=torch.float64) as net:
+        source = Encoder(num=4, coding_method="null")
+        cell = NeuronGroup(2, model="null")
+        options = {"weight": [[1.0], [2.0]], "syn_kwargs": {"tau": 3.0}}
+        Connection(source, cell, link_type="spike2mass", **options)
+    seen = watched(net, out=(cell, "O"))
+    net.set_backend_dt(0.5)
+    net.build(strategy=1)
+    data = np.zeros((1, 5, 4))
+    data[0, 0] = [1, 1, 0, 1]
+    net.source(data)
+    net.run(2.5)
+    expected = 0.75 * np.exp(-shown / 3) ** np.arange(5)
+    np.testing.assert_allclose(seen["out"].values[0], [expected, 2 * expected], rtol=1e-9)
+
+
+def test_a_sparse_link_takes_the_sparse_initialiser():
+    start = Initializer("sparse", sparsity=0.75, std=0.5)
+    with Network() as net:
+        one, two = NeuronGroup(50), NeuronGroup(40)
+        link = Connection(one, two, link_type="sparse_sparse", weight=start)
+    net.build()
+    assert len(link.weight) == 50 * 10  # of each source's 40 targets a quarter
+    assert torch.bincount(link.pre_index).tolist() == [10] * 50
+    assert float(link.weight.detach().std()) == pytest.approx(0.5, rel=0.1)

@@ -175,13 +175,11 @@ def compile_model(
         values |= made
         if (method or model.method) == "euler":
             for name, value in parameters.items():
-                tau = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-                if name.startswith("tau") and float(np.min(tau)) < 2 * dt:
-                    message(
-                        f"{where}: dt={dt:g} is more than half of {name}={np.min(tau):g} ms; "
-                        "forward Euler is not accurate then"
-                    )
+                _tell_coarse(name, value, dt, where)
     else:
+        for name in parameters:  # a step that is written as forward Euler
+            if f"dt / {name} *" in model.step:
+                _tell_coarse(name, parameters[name], dt, where)
         if method is not None:
             raise InputError(f"{where}: model {model.name!r} has no differential equations")
         program = eq.parse(model.step, where)
@@ -230,6 +228,16 @@ def compile_model(
         stay=model.stay,
         dtype=wanted,
     )
+
+
+def _tell_coarse(name: str, value: Any, dt: float, where: str) -> None:
+    """Says that a step is too long for forward Euler with a time constant."""
+    tau = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    if name.startswith("tau") and float(np.min(tau)) < 2 * dt:
+        message(
+            f"{where}: dt={dt:g} is more than half of {name}={np.min(tau):g} ms; "
+            "forward Euler is not accurate then"
+        )
 
 
 def _spike_of(condition: Any) -> Any:

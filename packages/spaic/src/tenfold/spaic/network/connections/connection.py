@@ -198,7 +198,8 @@ class Connection(BaseModule):
             size = self.out_channels if self.kind in IMAGES.values() else self.post.num
             bias = given_tensor(self, self.given_bias, (size,), "bias", generator)
             self.bias = torch.nn.Parameter(bias.to(device=device, dtype=dtype))
-        if self.delay is None and (self.max_delay > 0 or self.given_delay is not None):
+        delayed = self.max_delay > 0 or "delay_complex_synapse" in self.syn_type
+        if self.delay is None and (delayed or self.given_delay is not None):
             made = draw_delays(self, generator)
             self.delay = torch.nn.Parameter(
                 made.to(device=device, dtype=dtype), requires_grad=self.train_delay

@@ -28,6 +28,11 @@ def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
         InputError: For delays that are negative, not finite, or of another shape.
     """
     shape = tuple(con.weight.shape) if con.weight is not None else (1,)
+    longest = con.max_delay
+    least = con.min_delay
+    if "delay_complex_synapse" in con.syn_type and longest == 0:  # it has its own (section 6)
+        longest = float(con.syn_kwargs.get("max_delay", 5.0))
+        least = con.syn_kwargs.get("min_delay", 0.0) if least is None else least
     if con.given_delay is not None:
         value = con.given_delay
         single = np.ndim(value) == 0 and not con.train_delay
@@ -37,13 +42,11 @@ def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
             else given_tensor(con, value, shape, "delay", generator)
         )
     else:
-        low = float(con.min_delay) if con.min_delay is not None else min(1.0, con.max_delay)
-        if not 0 <= low <= con.max_delay:
-            raise InputError(
-                f"{con!r}: min_delay={low}; expected from 0 to max_delay={con.max_delay}"
-            )
+        low = float(least) if least is not None else min(1.0, longest)
+        if not 0 <= low <= longest:
+            raise InputError(f"{con!r}: min_delay={low}; expected from 0 to max_delay={longest}")
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
-        made = (con.max_delay - low) * drawn + low
+        made = (longest - low) * drawn + low
     if not bool(torch.isfinite(made).all()) or bool((made < 0).any()):
         raise InputError(f"{con!r}: delays must be finite and >= 0 ms")
     return made

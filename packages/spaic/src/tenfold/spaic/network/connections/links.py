@@ -330,6 +330,11 @@ def _draw_stored(con: "Connection", generator: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**62, (1,), generator=generator))
     random = np.random.default_rng(seed)
     kind = con.kind
+    drawn = con.given_weight
+    if kind == "sparse_sparse" and isinstance(drawn, Initializer) and drawn.name == "sparse":
+        dense = drawn((n, m), generator)
+        con.post_index, con.pre_index = dense.nonzero(as_tuple=True)
+        return dense[con.post_index, con.pre_index]
     if kind == "one_to_one_sparse":
         _same_size(con)
         pre = post = np.arange(n)

@@ -79,6 +79,8 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     x = x.flatten(1)
     if con.kind == "spike2mass":
         tau = float(con.syn_kwargs.get("tau", 6.0))
+        if con._compat == "spaic":  # e^{−0.1/τ} a step, whatever the step is
+            tau *= con._dt / 0.1
         rate = _decaying(con, "rate", x.mean(1, keepdim=True), tau)
         return F.linear(rate, con.weight, con.bias)  # type: ignore[arg-type]
     if con.kind == "mass2spike":
@@ -302,7 +304,9 @@ SYNAPSES: Mapping[str, Synapse] = {
     "attention": Synapse(attend, {"tau_m": 10.0, "tau_r": 10.0}, ComplexAttention),
     "isyn_bn": Synapse(normalise, NORMALISING, RunningNormalisation),
     "electrical": Synapse(_both_sides, {}),
-    "delay_complex_synapse": Synapse(_rotating, {"tau": 10.0, "rot_k": 6.0, "max_delay": None}),
+    "delay_complex_synapse": Synapse(
+        _rotating, {"tau": 10.0, "rot_k": 6.0, "max_delay": 5.0, "min_delay": 0.0}
+    ),
 }
 """The names of `syn_type` → what each does."""
 

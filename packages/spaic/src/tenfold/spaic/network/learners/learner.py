@@ -25,6 +25,7 @@ from tenfold.spaic.network.learners.rule import Rule
 from tenfold.spaic.network.learners.stdp import (
     BioHash,
     FullOnlineSTDP,
+    HomeostaticScaling,
     ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
@@ -82,6 +83,7 @@ RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
     "switch_rstdp": (SwitchRSTDP, {}),
     "bp_rstdp": (FeedbackRSTDP, {}),
     "bp_rstdpet": (FeedbackRSTDP, {"tau_pre": 4.0, "tau_post": 10.0, "tau_et": 5.0}),
+    "homeostatic_scaling": (HomeostaticScaling, {}),
     "stdp": (PairSTDP, {}),
     "triplet_stdp": (TripletSTDP, {}),
     "inhibitory_stdp": (InhibitorySTDP, {}),
@@ -150,6 +152,9 @@ class Learner(BaseModule):
                 if key not in self.rule.options:
                     hint = did_you_mean(key, self.rule.options, f"option of {self.algorithm}")
                     raise InputError(f"{self!r}: {hint}")
+                value = options[key]
+                if key.startswith("tau") and value is not None and not 0 < value < math.inf:
+                    raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
         self.optim_name = self.lr_schedule_name = ""
         self.optim_kwargs: dict[str, Any] = {}
         self.schedule_kwargs: dict[str, Any] = {}
@@ -187,6 +192,9 @@ class Learner(BaseModule):
                 Adadelta or Adagrad.
             lr: The step size.
             **options: Further arguments of the optimiser.
+
+        Raises:
+            InputError: For another name.
         """
         if optim_name not in _OPTIMISERS:
             raise InputError(f"{self!r}: {did_you_mean(optim_name, _OPTIMISERS, 'optimiser')}")
@@ -200,6 +208,9 @@ class Learner(BaseModule):
             lr_schedule_name: LambdaLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR,
                 ReduceLROnPlateau, CyclicLR or CosineAnnealingWarmRestarts.
             **options: Its arguments.
+
+        Raises:
+            InputError: For another name.
         """
         if lr_schedule_name not in _SCHEDULES:
             hint = did_you_mean(lr_schedule_name, _SCHEDULES, "schedule")
@@ -209,7 +220,11 @@ class Learner(BaseModule):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser, made when it is first needed."""
+        """The optimiser, made when it is first needed.
+
+        Raises:
+            InputError: If none was chosen, or there is nothing to train.
+        """
         if self._optimiser is None:
             if not self.optim_name:
                 raise InputError(f"{self!r} has no optimiser; call set_optimizer first")
@@ -227,14 +242,26 @@ class Learner(BaseModule):
         """Makes a step."""
         self.optimizer.step()
 
-    def optim_schedule(self) -> None:
-        """Moves the step size on, once an epoch."""
+    def optim_schedule(self, metric: float | None = None) -> None:
+        """Moves the step size on, once an epoch.
+
+        Args:
+            metric: What ReduceLROnPlateau watches, for example the loss.
+
+        Raises:
+            InputError: If there is no schedule, or it needs a metric and got none.
+        """
         if self._schedule is None:
             if not self.lr_schedule_name:
                 raise InputError(f"{self!r} has no schedule; call set_schedule first")
             made = _SCHEDULES[self.lr_schedule_name](self.optimizer, **self.schedule_kwargs)
             self._schedule = made
-        self._schedule.step()
+        if self.lr_schedule_name == "ReduceLROnPlateau":
+            if metric is None:
+                raise InputError(f"{self!r}: ReduceLROnPlateau needs optim_schedule(metric)")
+            self._schedule.step(metric)
+        else:
+            self._schedule.step()
 
     def teach(self, target: Any) -> None:
         """Sets what a supervised rule is taught in the next run.
@@ -287,6 +314,9 @@ class Learner(BaseModule):
 
         Args:
             random: For rules that draw.
+
+        Raises:
+            InputError: For a connection that the rule does not fit, or if there is none.
         """
         assert self.rule is not None
         made = []
@@ -311,6 +341,9 @@ class Learner(BaseModule):
             k: The step of the run.
             post: The number of target neurons.
             like: For device and precision.
+
+        Raises:
+            InputError: As `taught`.
         """
         return self.taught(k, post, like) if self.rule and self.rule.needs_target else None
 

@@ -302,6 +302,36 @@ class TripletSTDP(Rule):
         self.traces.update(r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now)
 
 
+class HomeostaticScaling(Rule):
+    """Synaptic scaling (van Rossum et al. 2000): dw/dt = lr w (rate − a), a the rate in kHz.
+
+    a follows the target's spikes with the time constant tau, averaged over the batch; all weights
+    of a neuron grow by the same factor when it is too quiet. Weights stay from w_min to w_max.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-3,
+        "rate": 0.01,
+        "tau": 1000.0,
+        "w_min": 0.0,
+        "w_max": 1.0,
+    }
+    lr: float
+    rate: float
+    tau: float
+    w_min: float
+    w_max: float
+
+    def step(self, m: Moment) -> None:
+        """Changes the weight."""
+        start = torch.full_like(m.y_now[0], self.rate)
+        decay = math.exp(-m.dt / self.tau)
+        a = decay * self.traces.get("a", start) + (1 - decay) / m.dt * m.y_now.mean(0)
+        self.traces["a"] = a
+        growth = 1 + self.lr * m.dt * (self.rate - a)
+        self.weight.mul_(growth[:, None]).clamp_(self.w_min, self.w_max)
+
+
 class InhibitorySTDP(Rule):
     """Inhibitory plasticity (Vogels et al. 2011): w += lr (y − rho₀) at a source spike, w += lr x
     at a target spike, rho₀ = 2·rate·tau; the sign of w stays that of the connection.

@@ -58,6 +58,15 @@ class _Spike(torch.autograd.Function):
 
 
 _BOX = "where(abs(u) < {}, 1.0, 0.0)"
+# Yin et al. 2021: a Gaussian of width alpha, less two wide ones (6 alpha) of weight 0.15 beside it.
+_BELL = "exp(-({u}) ** 2 / (2 * ({s}) ** 2)) / (({s}) * sqrt(2 * pi))"
+_MULTI = " - ".join(
+    [
+        "1.15 * " + _BELL.format(u="u", s="alpha"),
+        "0.15 * " + _BELL.format(u="u - alpha", s="6 * alpha"),
+        "0.15 * " + _BELL.format(u="u + alpha", s="6 * alpha"),
+    ]
+)
 SURROGATES: dict[str, Surrogate] = {
     made.name: made
     for made in (
@@ -74,6 +83,8 @@ SURROGATES: dict[str, Surrogate] = {
         Surrogate("FastSigmoid", "1 / (1 + alpha * abs(u)) ** 2", 25.0),
         Surrogate("Triangle", "relu(1 - abs(u) / alpha) / alpha", 1.0),
         Surrogate("Gaussian", "exp(-u * u / (2 * alpha * alpha)) / (alpha * sqrt(2 * pi))", 0.5),
+        Surrogate("Erf", "alpha / sqrt(pi) * exp(-alpha * alpha * u * u)", 2.0),
+        Surrogate("MultiGaussian", _MULTI, 0.5),
         Surrogate("PiecewiseExponential", "alpha / 2 * exp(-alpha * abs(u))", 2.0),
     )
 }

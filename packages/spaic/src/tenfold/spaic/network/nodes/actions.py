@@ -41,6 +41,19 @@ class Action(Decoder):
     def _random(self, r: Tensor) -> Tensor:
         return torch.randint(r.flatten(2).shape[2], (r.shape[1],), generator=self.generator)
 
+    @property
+    def predict(self) -> Tensor:
+        """The action of each sample, chosen once a run: int64 [batch].
+
+        Raises:
+            InputError: If there has been no run.
+        """
+        if self.record is None or self._decided is not self.record:
+            self._decision, self._decided = super().predict, self.record
+        return self._decision
+
+    _decided: Tensor | None = None
+    _decision: Tensor
     decisions = 0
     generator: torch.Generator
     codings = {  # noqa: RUF012 - a table, not state

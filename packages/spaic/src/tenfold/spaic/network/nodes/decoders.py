@@ -147,13 +147,15 @@ class Decoder(Node):
         if self.shape is None:
             self.shape = target.shape
         pop = int(self.coding.get("pop_size", 1))
-        if target.shape is not None and (self.num, target.num // pop) and pop > 0:
+        if pop < 1:
+            raise InputError(f"{self!r}: pop_size={pop}; expected >= 1")
+        if target.shape is not None:
             expected = {target.num, target.num // pop}
             if self.num not in expected:
                 raise InputError(
                     f"{self!r}: num={self.num}, but {target!r} has {target.num} neurons"
                 )
-        if pop < 1 or (target.shape is not None and target.num % pop):
+        if target.shape is not None and target.num % pop:
             raise InputError(f"{self!r}: pop_size={pop} does not divide {target.num} neurons")
 
     def __call__(self, label: Any) -> None:
@@ -192,7 +194,11 @@ class Decoder(Node):
 
     @property
     def predict(self) -> Tensor:
-        """What was decoded from the last run."""
+        """What was decoded from the last run.
+
+        Raises:
+            InputError: If there has been no run, or the labels are not one a sample.
+        """
         if self.record is None:
             raise InputError(f"{self!r}: there has been no run to decode")
         if (

@@ -109,6 +109,8 @@ def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[
             raise InputError(
                 f"{node!r}: sample {sample} has {len(times)} times and {len(neurons)} neurons"
             )
+        if not np.all(np.isfinite(times)) or np.any(times < 0):
+            raise InputError(f"{node!r}: sample {sample} has times that are not finite and >= 0 ms")
         if len(neurons) and not 0 <= neurons.min() <= neurons.max() < node.num:
             raise InputError(
                 f"{node!r}: sample {sample} names neurons {neurons.min()}..{neurons.max()}; "
@@ -116,6 +118,8 @@ def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[
             )
         steps = np.minimum(np.trunc(times / dt + 1e-6), count - 1).astype(np.int64)
         rows.append((np.full(len(steps), sample), steps, neurons))
+    if not rows:
+        raise InputError(f"{node!r}: the data hold no sample")
     samples, steps, neurons = (np.concatenate(part) for part in zip(*rows, strict=True))
     order = np.argsort(steps, kind="stable")
     samples, steps, neurons = samples[order], steps[order], neurons[order]

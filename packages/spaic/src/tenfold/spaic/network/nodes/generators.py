@@ -57,6 +57,8 @@ class Generator(Encoder):
     `rate` in kHz), cc_generator or constant_current, sin_generator or sin (source (amplitude,
     period in ms) in the last axis), ramp_generator or ramp ((slope, base)).
 
+    `gen_first=True` of poisson_generator repeats in every run what the first one drew.
+
     Args:
         rate: The source: a number or an array [num] (sin, ramp: [2] or [num, 2]).
         **arguments: Those of a Node.
@@ -77,6 +79,7 @@ class Generator(Encoder):
     }
 
     def __init__(self, *arguments: Any, rate: Any = None, **options: Any) -> None:
+        self._first: dict[int, Tensor] = {}
         options.setdefault("coding_method", "poisson_generator")
         super().__init__(*arguments, **options)
         if self.shape is None and self.dec_target is not None:
@@ -126,3 +129,12 @@ class Generator(Encoder):
         source = self.source.to(device=self._device, dtype=self._dtype)
         function = self.codings[self.coding_method].function
         self._emit = lambda k: function(self, source, done + k, dt)
+        if self.coding.get("gen_first", False):
+            make = self._emit
+
+            def again(k: int) -> Tensor:
+                if done + k not in self._first:
+                    self._first[done + k] = make(k)
+                return self._first[done + k]
+
+            self._emit = again

@@ -35,7 +35,7 @@ def _xor(node: "Reward", y: Tensor, label: Tensor) -> Tensor:
 
 
 def _environment(node: "Reward", y: Tensor, label: Tensor) -> Tensor:
-    return label.to(y.dtype).reshape(-1)
+    return label.to(y.dtype)
 
 
 def _classify(node: "Reward", y: Tensor, label: Tensor) -> Tensor:
@@ -70,15 +70,30 @@ class Reward(Node):
     value: Tensor | None = None
 
     def __call__(self, label: Any) -> None:
-        """Sets the labels of the batch, or the number that the environment gave."""
+        """Sets the labels of the batch, or the number that the environment gave.
+
+        Args:
+            label: int64 [batch]; environment_reward: a number, or one a target neuron.
+        """
         self.source = torch.as_tensor(np.asarray(label) if not isinstance(label, Tensor) else label)
 
     def signal(self, name: str) -> float:
-        """Gives a parameter as a number."""
+        """Gives a parameter as a number.
+
+        Args:
+            name: The parameter.
+        """
         return float(self.option(name))
 
     def populations(self, y: Tensor) -> Tensor:
-        """Adds up populations of `pop_size` neighbours."""
+        """Adds up populations of `pop_size` neighbours.
+
+        Args:
+            y: [batch, num].
+
+        Returns:
+            [batch, num / pop_size].
+        """
         return y.flatten(1).reshape(len(y), -1, int(self.option("pop_size"))).sum(2)
 
     def start(self) -> None:
@@ -91,6 +106,9 @@ class Reward(Node):
 
         Args:
             spikes: [batch, num].
+
+        Raises:
+            InputError: If there are no labels, or not one a sample.
         """
         if self.source is None:
             raise InputError(f"{self!r} has no label; call it with one before the run")
@@ -99,6 +117,11 @@ class Reward(Node):
         if len(self._window) == every:
             total = torch.stack(self._window).sum(0)
             label = self.source.to(spikes.device)
+            if self.coding_method != "environment_reward" and label.numel() not in (1, len(total)):
+                raise InputError(
+                    f"{self!r}: {label.numel()} labels for a batch of {len(total)} samples"
+                )
+            label = label.reshape(-1)
             self.value = self.codings[self.coding_method].function(self, total, label)
             self._window = []
         elif self.value is None:
