@@ -183,6 +183,9 @@ class Connection(BaseModule):
             dt: The step in ms.
             dtype: The precision.
             device: The device.
+
+        Raises:
+            InputError: For weights, delays or options that do not fit; it names the connection.
         """
         if self.kind in IMAGES.values():
             self.fit_image()
@@ -246,7 +249,11 @@ class Connection(BaseModule):
         return f"{self.id}:{self.post.id}<-{self.pre.id}:{{weight}}"
 
     def parameters(self) -> dict[str, Tensor]:
-        """Gives the saved tensors by their full names."""
+        """Gives the saved tensors (weight, bias, delay) by their full names.
+
+        Returns:
+            Name → tensor, in the link's own layout.
+        """
         base = self.weight_name[: -len("{weight}")]
         tensors = {"weight": self.weight, "bias": self.bias, "delay": self.delay}
         return {f"{base}{{{key}}}": value for key, value in tensors.items() if value is not None}

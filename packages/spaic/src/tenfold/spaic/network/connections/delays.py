@@ -53,7 +53,12 @@ def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
 
 
 def history(con: "Connection", x: Tensor) -> Tensor:
-    """The last lags of x side by side: [batch, lags * pre], the newest first."""
+    """The last lags of x side by side: [batch, lags * pre], the newest first.
+
+    Args:
+        con: The connection.
+        x: [batch, pre], the source in this step.
+    """
     lags = _lags(con)
     past = [x, *con._state.get("past", [])][:lags]
     con._state["past"] = past
@@ -68,7 +73,12 @@ def _lags(con: "Connection") -> int:
 
 
 def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
-    """The weights of all lags side by side: [post, lags * pre]."""
+    """The weights of all lags side by side: [post, lags * pre].
+
+    Args:
+        con: The connection.
+        weight: [post, pre].
+    """
     version = (id(weight), weight._version)
     if not con.train_delay and con._state.get("version") == version and con.mask is None:
         return con._state["kernel"]
@@ -86,7 +96,15 @@ def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
 
 
 def scattered(con: "Connection", x: Tensor) -> Tensor:
-    """Adds each synapse's contribution to its target."""
+    """Adds each synapse's contribution to its target.
+
+    Args:
+        con: A link that is stored sparse.
+        x: [batch, pre].
+
+    Returns:
+        [batch, post].
+    """
     if con.delay is None:
         values = x[:, con.pre_index]
     else:

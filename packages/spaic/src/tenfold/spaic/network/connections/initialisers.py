@@ -16,6 +16,9 @@ class Initializer:
         name: uniform, normal, xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal,
             constant or sparse.
         **arguments: Those of the function, for example a=-0.1, b=0.1 of uniform.
+
+    Raises:
+        InputError: For another name.
     """
 
     _KNOWN: Mapping[str, Callable[..., Tensor]] = {

@@ -54,7 +54,12 @@ class IncludedTypePolicy(ConnectionPolicy):
         self.pre_types, self.post_types, self.level = pre_types, post_types, level
 
     def pairs(self, pre: Any, post: Any) -> list[tuple[Layer, Layer]]:
-        """Lists the chosen pairs."""
+        """Lists the chosen pairs.
+
+        Args:
+            pre: The source assembly.
+            post: The target assembly.
+        """
         found = []
         for a in _level(pre, self.level):
             for b in _level(post, self.level):
@@ -86,7 +91,15 @@ class IndexConnectPolicy(ConnectionPolicy):
         self.pre_indexs, self.post_indexs = pre_indexs, post_indexs
 
     def pairs(self, pre: Any, post: Any) -> list[tuple[Layer, Layer]]:
-        """Lists the chosen pairs."""
+        """Lists the chosen pairs.
+
+        Args:
+            pre: The source assembly.
+            post: The target assembly.
+
+        Raises:
+            InputError: For a position that does not exist.
+        """
 
         def at(root: Any, position: Any) -> Any:
             level, index = position if isinstance(position, tuple) else (1, position)

@@ -90,7 +90,11 @@ class Forward(Rule):
     surrogate: str
 
     def start(self) -> None:
-        """Forgets what the last run left."""
+        """Forgets what the last run left.
+
+        Raises:
+            InputError: For a link with delays, a mask or a synapse model, or an unknown surrogate.
+        """
         super().start()
         con = self.con
         if con.syn_type != ["basic"] or con.delay is not None or con.mask is not None:
@@ -198,7 +202,11 @@ class EProp(Forward):
     feedback: str
 
     def start(self) -> None:
-        """Finds the read-outs of this connection's target."""
+        """Finds the read-outs of this connection's target.
+
+        Raises:
+            InputError: For a feedback that is not known, or a target without one read-out.
+        """
         super().start()
         if self.feedback not in ("symmetric", "random"):
             raise InputError(
@@ -223,7 +231,11 @@ class EProp(Forward):
             self.back = (drawn / shape[1] ** 0.5).to(self.weight)
 
     def step(self, m: Moment) -> None:
-        """Follows the eligibilities; changes the weight in the last step."""
+        """Follows the eligibilities; changes the weight in the last step.
+
+        Args:
+            m: The step.
+        """
         readout = self.con if self.reads_out else self.outward[0]
         y = readout.post.last_state["O"].flatten(1).to(self.weight)
         error = y - self.taught(readout.post.num)
@@ -277,7 +289,11 @@ class OTTT(Forward):
     loss: str
 
     def start(self) -> None:
-        """Finds the layers above this connection."""
+        """Finds the layers above this connection.
+
+        Raises:
+            InputError: For strategy 0, another loss, layers that are no chain, more than one leak.
+        """
         super().start()
         if self.loss not in ("mse", "cross_entropy"):
             raise InputError(
@@ -308,7 +324,11 @@ class OTTT(Forward):
         self.last_group: Any = group
 
     def step(self, m: Moment) -> None:
-        """Follows the trace and passes the error down; changes the weight in the last step."""
+        """Follows the trace and passes the error down; changes the weight in the last step.
+
+        Args:
+            m: The step.
+        """
         x = self.leak * self.trace("x", m.x_now) + m.x_now
         self.traces["x"] = x
         out = self.last_group.last_state["O"].flatten(1).to(self.weight)
@@ -338,7 +358,11 @@ class RateModulate(Forward):
     rate: float
 
     def step(self, m: Moment) -> None:
-        """Adds up spikes and eligibilities; changes the weight in the last step."""
+        """Adds up spikes and eligibilities; changes the weight in the last step.
+
+        Args:
+            m: The step.
+        """
         counts = self.traces.pop("counts", torch.zeros_like(m.y_now)) + m.y_now
         summed = self.traces.pop("summed", None)
         e = self.eligibility(m)

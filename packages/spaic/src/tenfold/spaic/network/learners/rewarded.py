@@ -18,7 +18,11 @@ class ImageRSTDP(ImageSTDP):
     needs_reward = True
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         eligible = self.traces.get("eligible")
         if eligible is not None:
             self.weight.add_(self.lr * m.reward.mean() * eligible)  # type: ignore[union-attr]
@@ -31,7 +35,11 @@ class LocalRSTDP(LocalSTDP):
     needs_reward = True
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         change = m.reward.mean().to(self.weight) * self.change(m)  # type: ignore[union-attr]
         self.weight.add_(change).clamp_(self.con.w_min, self.con.w_max)
 
@@ -54,14 +62,26 @@ class RSTDP(Rule):
     A_minus: float
 
     def eligibility(self, m: Moment) -> Tensor:
-        """ζ of this step, [post, pre], summed over the batch."""
+        """ζ of this step, [post, pre], summed over the batch.
+
+        Args:
+            m: The step.
+        """
         plus = self.trace("+", m.x) * math.exp(-m.dt / self.tau_plus) + self.A_plus * m.x
         minus = self.trace("-", m.y) * math.exp(-m.dt / self.tau_minus) + self.A_minus * m.y
         self.traces.update({"+": plus, "-": minus})
         return m.y.T @ plus + minus.T @ m.x
 
     def rewarded(self, m: Moment, change: Tensor) -> Tensor:
-        """The change times the reward: one for all, or one a target neuron."""
+        """The change times the reward: one for all, or one a target neuron.
+
+        Args:
+            m: The step.
+            change: [post, pre].
+
+        Raises:
+            InputError: For a reward of another size.
+        """
         reward: Tensor = m.reward  # type: ignore[assignment]
         if reward.numel() not in (1, len(change)):
             raise InputError(
@@ -70,7 +90,11 @@ class RSTDP(Rule):
         return reward.reshape(-1, 1).to(change) * change
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         before = self.traces.get("zeta")
         if before is not None:
             self.weight.add_(self.lr * self.rewarded(m, before))
@@ -85,7 +109,11 @@ class RSTDPET(RSTDP):
     tau_z: float
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         before = self.traces.get("z")
         if before is not None:
             self.weight.add_(self.lr * m.dt * self.rewarded(m, before))
@@ -107,7 +135,11 @@ class SwitchRSTDP(NearestOnlineSTDP):
     }
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         sign = 1.0 if float(m.reward.mean()) > 0 else -1.0  # type: ignore[union-attr]
         self.apply_pending(sign * self.change(m) / len(m.x))
         self.bound(False)
@@ -136,7 +168,11 @@ class FeedbackRSTDP(Rule):
     feedback: Tensor | None = None
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         reward: Tensor = m.reward.reshape(-1).to(m.x)  # type: ignore[union-attr]
         post, size = m.y.shape[1], reward.numel()
         if self.feedback is None:
@@ -178,7 +214,14 @@ class DopamineSTDP(Rule):
     }
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+
+        Raises:
+            InputError: For a reward of another size.
+        """
         o, w = self.__dict__, self.weight
         x = self.trace("x", m.x) * math.exp(-m.dt / o["tau_plus"])
         y = self.trace("y", m.y) * math.exp(-m.dt / o["tau_minus"])

@@ -34,7 +34,11 @@ class NearestOnlineSTDP(Rule):
     w_max: float
 
     def change(self, m: Moment) -> Tensor:
-        """The change of a step from traces that hold the latest spike only."""
+        """The change of a step from traces that hold the latest spike only.
+
+        Args:
+            m: The step.
+        """
         tx, ty = self.trace("x", m.x), self.trace("y", m.y)
         tx = m.x + (1 - m.x) * tx * self.pre_decay
         ty = m.y + (1 - m.y) * ty * self.post_decay
@@ -42,14 +46,22 @@ class NearestOnlineSTDP(Rule):
         return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
 
     def bound(self, scaled: bool) -> None:
-        """Scales each row to the sum `norm` and clamps."""
+        """Scales each row to the sum `norm` and clamps.
+
+        Args:
+            scaled: Whether rows are scaled.
+        """
         w = self.weight
         if scaled:
             w.mul_(self.norm / w.abs().sum(1, keepdim=True).clamp(min=1e-12))
         w.clamp_(self.w_min, self.w_max)
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         self.apply_pending(self.change(m))
         self.bound(True)
 
@@ -58,14 +70,22 @@ class FullOnlineSTDP(NearestOnlineSTDP):
     """All-to-all traces; rows are scaled in the last step of a run only."""
 
     def change(self, m: Moment) -> Tensor:
-        """The change of a step from traces that add up all spikes."""
+        """The change of a step from traces that add up all spikes.
+
+        Args:
+            m: The step.
+        """
         tx = self.trace("x", m.x) * self.pre_decay + m.x
         ty = self.trace("y", m.y) * self.post_decay + m.y
         self.traces.update(x=tx, y=ty)
         return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         self.apply_pending(self.change(m))
         self.bound(m.last)
 
@@ -100,7 +120,11 @@ class MetaSTDP(NearestOnlineSTDP):
             self.traces["y"] = self._kept
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         if "y" in self.traces and len(self.traces["y"]) != len(m.y):  # another batch size
             self.traces["y"] = self.traces["y"].mean(0).expand(m.y.shape)
         tx, ty = self.trace("x", m.x), self.trace("y", m.y)
@@ -133,7 +157,11 @@ class IntegerSTDP(Rule):
     max_threshold: float
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         tx = torch.floor(31169 * self.trace("x", m.x_now) / 32768)
         ty = torch.floor(31169 * self.trace("y", m.y_now) / 32768)
         tx, ty = torch.where(m.x_now > 0, 127.0, tx), torch.where(m.y_now > 0, 127.0, ty)
@@ -181,7 +209,14 @@ class ImageSTDP(Rule):
         return F.unfold(x, **unfolding(self.con))
 
     def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape."""
+        """The change of a step, in the weight's shape.
+
+        Args:
+            m: The step.
+
+        Raises:
+            InputError: If the link pools.
+        """
         x, y = self.patches(m.x), m.y.flatten(2)
         if x.shape[2] != y.shape[2]:
             raise InputError(f"{self.con!r}: STDP of a convolution takes no pooling")
@@ -193,7 +228,11 @@ class ImageSTDP(Rule):
         return (gain + loss).reshape(self.weight.shape)
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         self.apply_pending(self.lr * self.change(m))
 
 
@@ -215,7 +254,11 @@ class LocalSTDP(ImageSTDP):
     tau_post: float
 
     def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape."""
+        """The change of a step, in the weight's shape.
+
+        Args:
+            m: The step.
+        """
         x, y = self.patches(m.x_now), m.y_now.flatten(1)[:, None]
         tx = self.trace("x", x) * math.exp(-m.dt / self.tau_pre)
         ty = self.trace("y", y) * math.exp(-m.dt / self.tau_post)
@@ -223,7 +266,11 @@ class LocalSTDP(ImageSTDP):
         return (self.A_plus * y * tx - self.A_minus * ty * x).sum(0).reshape(self.weight.shape)
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         self.weight.add_(self.change(m)).clamp_(self.con.w_min, self.con.w_max)
 
 
@@ -255,7 +302,11 @@ class PairSTDP(Rule):
     nearest: bool
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         x = self.trace("x", m.x) * math.exp(-m.dt / self.tau_plus)
         y = self.trace("y", m.y) * math.exp(-m.dt / self.tau_minus)
         w = self.weight
@@ -290,7 +341,11 @@ class TripletSTDP(Rule):
     }
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         o = self.__dict__
         r1 = self.trace("r1", m.x) * math.exp(-m.dt / o["tau_plus"])
         r2 = self.trace("r2", m.x) * math.exp(-m.dt / o["tau_x"])
@@ -323,7 +378,11 @@ class HomeostaticScaling(Rule):
     w_max: float
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         start = torch.full_like(m.y_now[0], self.rate)
         decay = math.exp(-m.dt / self.tau)
         a = decay * self.traces.get("a", start) + (1 - decay) / m.dt * m.y_now.mean(0)
@@ -353,7 +412,11 @@ class InhibitorySTDP(Rule):
     sign: float
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         decay = math.exp(-m.dt / self.tau)
         x, y = self.trace("x", m.x) * decay, self.trace("y", m.y) * decay
         size = self.sign * self.weight
@@ -378,7 +441,14 @@ class BioHash(Rule):
     delta: float
 
     def step(self, m: Moment) -> None:
-        """Adds up the source's spikes; changes the weight in the last step."""
+        """Adds up the source's spikes; changes the weight in the last step.
+
+        Args:
+            m: The step.
+
+        Raises:
+            InputError: For a rank that no neuron has.
+        """
         seen = self.trace("seen", m.x_now) + m.x_now
         self.traces["seen"] = seen
         self.traces["steps"] = self.trace("steps", seen.new_zeros(())) + 1

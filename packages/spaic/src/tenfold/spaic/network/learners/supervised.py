@@ -22,7 +22,11 @@ class ReSuMe(Rule):
     tau: float
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         x = self.trace("x", m.x) * math.exp(-m.dt / self.tau) + m.x_now
         self.traces["x"] = x
         self.weight.add_(self.lr * (m.target - m.y_now).T @ (self.a + self.A * x))  # type: ignore[operator]
@@ -54,7 +58,11 @@ class PSD(_DoubleExponential):
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 10.0, "tau_s": 2.5}
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+        """
         change = (m.target - m.y_now).T @ self.current(m)  # type: ignore[operator]
         self.weight.add_(self.lr * change)
 
@@ -76,7 +84,11 @@ class SPAN(Rule):
         return second
 
     def step(self, m: Moment) -> None:
-        """Adds to the integral; changes the weight in the last step."""
+        """Adds to the integral; changes the weight in the last step.
+
+        Args:
+            m: The step.
+        """
         x = self._alpha("x", m.x_now, m.dt)
         difference = self._alpha("d", m.target, m.dt) - self._alpha("o", m.y_now, m.dt)  # type: ignore[arg-type]
         total = self.trace("total", self.weight) + m.dt * difference.T @ x
@@ -96,7 +108,11 @@ class Tempotron(_DoubleExponential):
     theta: float
 
     def step(self, m: Moment) -> None:
-        """Follows V and its highest point; changes the weight in the last step."""
+        """Follows V and its highest point; changes the weight in the last step.
+
+        Args:
+            m: The step.
+        """
         psp = self.current(m)
         v = psp @ self.weight.T
         best = self.traces.setdefault("best", torch.full_like(v, -math.inf))
@@ -130,7 +146,14 @@ class SpikeProp(Rule):
     theta: float
 
     def step(self, m: Moment) -> None:
-        """Looks for crossings in this step; changes the weight in the last one."""
+        """Looks for crossings in this step; changes the weight in the last one.
+
+        Args:
+            m: The step.
+
+        Raises:
+            InputError: For equal time constants.
+        """
         if min(self.tau, self.tau_s) <= 0 or self.tau == self.tau_s:
             raise InputError(f"{self.con!r}: tau and tau_s must be two different times > 0 ms")
         w, scale = self.weight, 1 / (self.tau - self.tau_s)
@@ -188,7 +211,14 @@ class FORCE(Rule):
     inverse: Tensor | None = None
 
     def step(self, m: Moment) -> None:
-        """Changes the weight."""
+        """Changes the weight.
+
+        Args:
+            m: The step.
+
+        Raises:
+            InputError: For a batch larger than one.
+        """
         if len(m.x) != 1:
             raise InputError(f"{self.con!r}: FORCE takes one sample at a time, not {len(m.x)}")
         r = m.x_now[0]

@@ -115,6 +115,9 @@ class Decoder(Node):
     complex_phase (the mean angle), complex_trajectory (spike + i·time within its step),
     complex_conv, complex_timing_distance (to the target). The card names the complex codings only;
     what they compute is a reconstruction.
+
+    Raises:
+        InputError: Without dec_target, or for a size or pop_size that does not fit it.
     """
 
     codings = {  # noqa: RUF012 - a table, not state
@@ -195,6 +198,9 @@ class Decoder(Node):
     @property
     def predict(self) -> Tensor:
         """What was decoded from the last run.
+
+        Returns:
+            What the coding gives, mostly [batch, num / pop_size]; see section 9.3 of the card.
 
         Raises:
             InputError: If there has been no run, or the labels are not one a sample.

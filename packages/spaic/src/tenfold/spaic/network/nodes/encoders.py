@@ -195,6 +195,9 @@ class Encoder(Node):
             count: The number of steps.
             dt: The step in ms.
             done: The steps made before in this run; data begin anew, a generator's time does not.
+
+        Raises:
+            InputError: Without data, or for data that the coding cannot take.
         """
         if self.source is None:
             raise InputError(f"{self!r} has no data; call it with data before the run")

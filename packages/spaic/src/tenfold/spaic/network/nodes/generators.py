@@ -123,7 +123,16 @@ class Generator(Encoder):
         return float(start - 1e-9 <= k * dt < end - 1e-9)
 
     def start(self, count: int, dt: float, done: int = 0) -> None:
-        """Gets ready to emit steps."""
+        """Gets ready to emit steps.
+
+        Args:
+            count: The number of steps.
+            dt: The step in ms.
+            done: The steps made before in this run; the generator's time goes on.
+
+        Raises:
+            InputError: If it has no source.
+        """
         if self.source is None:
             raise InputError(f"{self!r} has no source; give rate= or call it with one")
         source = self.source.to(device=self._device, dtype=self._dtype)

@@ -24,6 +24,9 @@ class Node(Layer):
         time: The coded time in ms; by default that of the run.
         name: The name.
         **coding: The parameters of the coding method.
+
+    Raises:
+        InputError: For a coding or an option that is not known.
     """
 
     label = "nod"
@@ -78,7 +81,12 @@ class Node(Layer):
 
 
 class Coding:
-    """A coding: a function and the defaults of its parameters."""
+    """A coding: a function and the defaults of its parameters.
+
+    Args:
+        function: What is done.
+        **options: Parameter → default.
+    """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         self.function, self.options = function, options
