@@ -419,3 +419,24 @@ def test_rewards_of_xor_and_of_classification():
     node([1, 2])
     with pytest.raises(InputError, match="2 labels for a batch of 1"):
         node.step(train[:1])
+
+
+def test_noise_currents_have_their_mean_deviation_and_memory():
+    for method, options in (("noise", {}), ("ou_noise", {"tau": 2.0})):
+        node = Generator(num=2000, coding_method=method, rate=[3.0, 0.5], end_time=5.0, **options)
+        node.generator = torch.Generator().manual_seed(0)
+        node.start(60, 0.1)
+        found = torch.stack([node.emit(k)[0] for k in range(60)]).numpy()
+        assert np.all(found[50:] == 0)
+        found = found[:50]
+        np.testing.assert_allclose(found.mean(1), 3.0, atol=0.06)
+        np.testing.assert_allclose(found.std(1), 0.5, rtol=0.08)
+        off = found - 3.0
+        for lag in (1, 10):
+            memory = (off[lag:] * off[:-lag]).mean() / 0.25
+            expected = np.exp(-lag * 0.1 / 2.0) if method == "ou_noise" else 0.0
+            assert memory == pytest.approx(expected, abs=0.03)
+    with pytest.raises(InputError, match=r"tau=0\.0; expected > 0 ms"):
+        Generator(num=1, coding_method="ou_noise", tau=0.0)
+    with pytest.raises(InputError, match="two numbers in the last axis"):
+        Generator(num=1, coding_method="noise", rate=1.0)

@@ -16,6 +16,7 @@ from tenfold.spaic import (
     NeuronGroup,
     Reward,
     StateMonitor,
+    finite_differences,
     network_load,
     network_save,
 )
@@ -334,6 +335,76 @@ def test_a_rate_link_decays_by_its_step_or_as_the_official_one_by_a_tenth(compat
     net.run(2.5)
     expected = 0.75 * np.exp(-shown / 3) ** np.arange(5)
     np.testing.assert_allclose(seen["out"].values[0], [expected, 2 * expected], rtol=1e-9)
+
+
+def test_learned_delays_with_a_gaussian_kernel_are_that_of_dcls():
+    random = np.random.default_rng(0)
+    delay, weight = random.uniform(0, 1.2, (3, 4)), random.normal(size=(3, 4))
+    x = random.random((2, 20, 4))
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=4, coding_method="null")
+        cell = NeuronGroup(3, model="null")
+        link = Connection(
+            source,
+            cell,
+            weight=weight,
+            delay=delay,
+            train_delay=True,
+            max_delay=1.2,
+            syn_kwargs={"delay_kernel": "gauss", "delay_sigma": 1.7},
+        )
+        out = Decoder(dec_target=cell, coding_method="null")
+    net.enable_full_grad(True)
+    net.build(strategy=1)
+    net.source(x)
+    net.run(2.0)
+    lags = 14  # 1.2 ms in steps of 0.1, the lag 0, and one to spare
+    expected = np.zeros((20, 2, 3))
+    for i in range(3):
+        for j in range(4):
+            share = np.exp(-0.5 * ((np.arange(lags) - delay[i, j] / 0.1) / 1.7) ** 2)
+            train = np.stack([np.convolve(row, share / share.sum())[:20] for row in x[:, :, j]])
+            expected[:, :, i] += weight[i, j] * train.T
+    np.testing.assert_allclose(out.predict.detach(), expected, rtol=1e-9, atol=1e-12)
+
+    def loss():
+        net.run(2.0)
+        return (out.predict**2).sum()
+
+    loss().backward()
+    found = finite_differences(loss, link.delay, entries=[0, 7])
+    for entry in (0, 7):
+        one, two = found.view(-1)[entry], link.delay.grad.view(-1)[entry]
+        assert one.item() == pytest.approx(two.item(), rel=1e-5)
+    net.eval()  # rounded
+    net.run(2.0)
+    steps = np.rint(delay / 0.1).astype(int)
+    late = [
+        [np.roll(x[b, :, j], steps[i, j]) for j in range(4)] for b in range(1) for i in range(3)
+    ]
+    for i in range(3):
+        for j in range(4):
+            late[i][j][: steps[i, j]] = 0
+    np.testing.assert_allclose(
+        out.predict[:, 0].detach(), np.einsum("ij,ijt->ti", weight, np.array(late)), atol=1e-12
+    )
+
+
+def test_weights_behind_delays_learn_in_every_window_of_truncated_backpropagation():
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=3, coding_method="null")
+        cell = NeuronGroup(2, model="li")
+        link = Connection(source, cell, delay=0.3)
+        out = Decoder(dec_target=cell, coding_method="null")
+    net.enable_full_grad(True)
+    net.build(strategy=1)
+    for window in range(2):
+        net.source(np.ones((1, 6, 3)))
+        (net.run if window == 0 else net.run_continue)(0.6)
+        link.weight.grad = None
+        out.predict.sum().backward()
+        assert link.weight.grad.abs().min() > 0
+        net.detach()
 
 
 def test_a_sparse_link_takes_the_sparse_initialiser():

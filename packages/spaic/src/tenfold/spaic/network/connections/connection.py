@@ -58,8 +58,8 @@ class Connection(BaseModule):
         is_parameter: Whether a gradient learner trains the weight; by default that of the link.
         min_delay: Shortest delay in ms.
         delay: One delay in ms for all, or an array (post, pre), or one a synapse.
-        train_delay: Whether a gradient learner trains the delays (dense links; linear
-            interpolation between the two neighbouring steps).
+        train_delay: Whether a gradient learner trains the delays of a dense link; see
+            `network.connections.delays`.
         weight_quantization: Round the weights and clip them to [−128, 128] at the start of a run.
         **options: Those of the link, for example density, probability, degree, kernel_size, w_std.
 

@@ -1,4 +1,9 @@
-"""Delays: what a source was some steps ago (section 7)."""
+"""Delays: what a source was some steps ago (section 7).
+
+Learned delays (`train_delay=True`) spread a weight over neighbouring lags: over the two nearest
+(`linear`), or, with `syn_kwargs={"delay_kernel": "gauss"}`, over all up to `max_delay` by a bell
+(DCLS, Hammouamri et al. 2024), whose width `delay_sigma`, in steps, a training makes smaller.
+"""
 
 import math
 from typing import TYPE_CHECKING
@@ -68,8 +73,31 @@ def history(con: "Connection", x: Tensor) -> Tensor:
 def _lags(con: "Connection") -> int:
     if "lags" not in con._state:
         largest = float(con.delay.detach().max()) / con._dt  # type: ignore[union-attr]
+        if _gaussian(con):
+            largest = max(largest, con.max_delay / con._dt)
         con._state["lags"] = math.ceil(largest - 1e-6) + 1 + int(con.train_delay)
     return int(con._state["lags"])
+
+
+def _gaussian(con: "Connection") -> bool:
+    kernel = con.syn_kwargs.get("delay_kernel", "linear")
+    if kernel not in ("linear", "gauss"):
+        raise InputError(f"{con!r}: delay_kernel={kernel!r}; expected 'linear' or 'gauss'")
+    return bool(con.train_delay and kernel == "gauss")
+
+
+def _shares(con: "Connection", steps: Tensor) -> Tensor:
+    """How much of each synapse's weight lies at each lag, [lags, post, pre]; the sum is one."""
+    lag = torch.arange(_lags(con), device=steps.device, dtype=steps.dtype)[:, None, None]
+    if not _gaussian(con):
+        return (1 - (steps - lag).abs()).clamp(min=0)
+    if not con.training:
+        return (steps.round() == lag).to(steps.dtype)
+    given = con.syn_kwargs.get("delay_sigma")
+    sigma = max(0.5, (_lags(con) - 1) / 2) if given is None else float(given)
+    if not 0 < sigma < math.inf:
+        raise InputError(f"{con!r}: delay_sigma={sigma}; expected > 0 steps")
+    return torch.softmax(-0.5 * ((lag - steps) / sigma) ** 2, dim=0)
 
 
 def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
@@ -81,15 +109,16 @@ def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
     """
     version = (id(weight), weight._version)
     if not con.train_delay and con._state.get("version") == version and con.mask is None:
-        return con._state["kernel"]
+        kept: Tensor = con._state["kernel"]
+        # A kernel that was cut from the graph (`Network.detach`) passes no gradient on.
+        if kept.requires_grad or not (weight.requires_grad and torch.is_grad_enabled()):
+            return kept
     if con.train_delay:
         assert con.delay is not None
         steps: Tensor = torch.clamp(con.delay / con._dt, 0, _lags(con) - 1)
     else:
         steps = torch.from_numpy(con.delay_steps(con._dt, con._compat)).to(weight)
-    lag = torch.arange(_lags(con), device=weight.device, dtype=weight.dtype)[:, None, None]
-    share = (1 - (steps - lag).abs()).clamp(min=0)
-    made = (weight * share).transpose(0, 1).reshape(len(weight), -1)
+    made = (weight * _shares(con, steps)).transpose(0, 1).reshape(len(weight), -1)
     if not con.train_delay:
         con._state["version"], con._state["kernel"] = version, made
     return made

@@ -284,7 +284,7 @@ def _both_sides(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor
 # ------------------------------------------------------------------------------------- the names
 
 SYNAPSES: Mapping[str, Synapse] = {
-    "basic": Synapse(_weighted, {}),
+    "basic": Synapse(_weighted, {"delay_kernel": "linear", "delay_sigma": None}),
     "conv": Synapse(_convolved, {}),
     "conv_transpose": Synapse(_convolved, {}),
     "maxpool": Synapse(lambda con, x, random: F.max_pool2d(x, *pooling(con)), {}),

@@ -46,6 +46,24 @@ def _ramp(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
     return float(node.option("amp")) * (slope * k * dt + base) * node.within(k, dt)
 
 
+def _noise(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    """A normal number for each channel and step: a mean and a deviation."""
+    mean, std = source[..., 0], source[..., 1]
+    return (mean + std * node.normal(mean)) * node.within(k, dt)
+
+
+def _coloured(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
+    """An Ornstein–Uhlenbeck process, exact for any step, that begins in its stationary law."""
+    mean, std = source[..., 0], source[..., 1]
+    keep = math.exp(-dt / float(node.option("tau")))
+    if k == 0 or node.held is None:
+        node.held = mean + std * node.normal(mean)
+    else:
+        kick = std * math.sqrt(1 - keep * keep) * node.normal(mean)
+        node.held = mean + keep * (node.held - mean) + kick
+    return node.held * node.within(k, dt)
+
+
 _TIMES = {"start_time": 0.0, "end_time": math.inf}
 
 
@@ -57,10 +75,12 @@ class Generator(Encoder):
     `rate` in kHz), cc_generator or constant_current, sin_generator or sin (source (amplitude,
     period in ms) in the last axis), ramp_generator or ramp ((slope, base)).
 
+    noise (source (mean, standard deviation): a normal number for each channel and step) and
+    ou_noise (the same law with the memory `tau`, 5 ms) are noise currents of section 23.2.
     `gen_first=True` of poisson_generator repeats in every run what the first one drew.
 
     Args:
-        rate: The source: a number or an array [num] (sin, ramp: [2] or [num, 2]).
+        rate: The source: a number or an array [num] (sin, ramp, noise: [2] or [num, 2]).
         **arguments: Those of a Node.
     """
 
@@ -76,12 +96,17 @@ class Generator(Encoder):
         "sin": Coding(_sine, **_TIMES),
         "ramp_generator": Coding(_ramp, amp=0.001, **_TIMES),
         "ramp": Coding(_ramp, amp=0.001, **_TIMES),
+        "noise": Coding(_noise, **_TIMES),
+        "ou_noise": Coding(_coloured, tau=5.0, **_TIMES),
     }
 
     def __init__(self, *arguments: Any, rate: Any = None, **options: Any) -> None:
         self._first: dict[int, Tensor] = {}
+        self.held: Tensor | None = None
         options.setdefault("coding_method", "poisson_generator")
         super().__init__(*arguments, **options)
+        if self.coding_method == "ou_noise" and not 0 < float(self.option("tau")) < math.inf:
+            raise InputError(f"{self!r}: tau={self.option('tau')}; expected > 0 ms")
         if self.shape is None and self.dec_target is not None:
             self.shape = self.dec_target.shape
         if rate is not None:
@@ -91,7 +116,7 @@ class Generator(Encoder):
         """Sets the source.
 
         Args:
-            source: A number, [num] or [batch, num]; sin and ramp: with a last axis of two.
+            source: A number, [num] or [batch, num]; sin, ramp and noise: with a last axis of two.
         """
         made = torch.as_tensor(np.asarray(source) if not isinstance(source, Tensor) else source)
         made = made.to(torch.float64)
@@ -99,7 +124,8 @@ class Generator(Encoder):
             raise InputError(f"{self!r}: the source holds values that are not finite")
         if self.coding_method.startswith("poisson") and bool((made < 0).any()):
             raise InputError(f"{self!r}: a Poisson rate is {float(made.min()):g}; expected >= 0")
-        pair = 1 if self.codings[self.coding_method].function in (_sine, _ramp) else 0
+        pairs = (_sine, _ramp, _noise, _coloured)
+        pair = 1 if self.codings[self.coding_method].function in pairs else 0
         if pair and (made.ndim == 0 or made.shape[-1] != 2):
             raise InputError(f"{self!r}: {self.coding_method} takes two numbers in the last axis")
         size = self.num
@@ -111,6 +137,16 @@ class Generator(Encoder):
         if lead.numel() == 1:
             made = made.reshape(1, 1, *last).expand(1, size, *last)
         self.source = made.reshape(self.batch, *self.shape, *last)  # type: ignore[misc]
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Draws a standard normal number for each channel.
+
+        Args:
+            like: For shape, device and precision.
+        """
+        return torch.randn(
+            like.shape, generator=self.generator, device=like.device, dtype=like.dtype
+        )
 
     def within(self, k: int, dt: float) -> float:
         """Says 1 or 0: whether the step lies between start_time and end_time.
