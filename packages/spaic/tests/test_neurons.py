@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from tenfold.shared.errors import InputError
+from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, StateMonitor, custom_model
 from tenfold.spaic.model.neurons import model_names
 
 # model, drive, once, variable, what was recorded
@@ -146,3 +149,90 @@ def test_the_quadratic_neuron_fires_with_the_period_of_its_closed_form(traced):
     found = np.diff(np.flatnonzero(spikes)) * 0.02
     assert len(found) > 2
     np.testing.assert_allclose(found, period, atol=0.04)
+
+
+@custom_model(
+    ["V", "Isyn[updated]", "O", "tau_m"],
+    ["V"],
+    {"V": 0.0, "tau_m": 8.0, "Vth[constant]": 1.0},
+    "exp_euler_iterative",
+)
+def leaky(v, current, spiked, beta):
+    """Like lif, with the reset in the step after the spike."""
+    kept = v * (1 - spiked)
+    return beta * kept + current
+
+
+@custom_model(["V", "A", "Isyn[updated]", "tau_a"], ["V", "A"], {"V": 0.0, "A": 1.0, "tau_a": 5.0})
+def swapping(v, a, current, tau):
+    """Both change at once; plain variables."""
+    return a + current, torch.exp(-v) / tau
+
+
+@custom_model(["V", "Isyn", "tau"], ["V"], {"V": 0.0, "tau": 20.0, "Vth[constant]": 0.5}, "ode")
+def relaxing(v, current, tau):
+    return (current - v) / tau
+
+
+def test_a_function_becomes_a_model_of_its_equations(traced):
+    found = traced(leaky, 0.3, 12, ["V", "O"], compat=None, tau_m=4.0)
+    v = spiked = 0.0
+    for k in range(12):
+        v = np.exp(-0.1 / 4.0) * v * (1 - spiked) + 0.3
+        spiked = float(v > 1)
+        assert found["V"][k] == pytest.approx(v, rel=1e-5)
+        assert found["O"][k] == spiked
+    assert found["O"].sum() == 3
+    found = traced(swapping, 0.1, 4, ["V", "A"], compat=None)
+    v, a = 0.0, 1.0
+    for k in range(4):
+        v, a = a + 0.1, np.exp(-v) / 5.0
+        assert (found["V"][k], found["A"][k]) == (pytest.approx(v), pytest.approx(a))
+    found = traced(relaxing, 1.0, 200, ["V", "O"], compat=None, method="exact")
+    np.testing.assert_allclose(
+        found["V"][:100], 1 - np.exp(-np.arange(1, 101) * 0.1 / 20), rtol=1e-4
+    )
+    first = int(np.ceil(20 * np.log(2) / 0.1)) - 1
+    assert np.flatnonzero(found["O"])[0] == first
+
+
+def test_a_model_from_a_function_runs_on_the_scan_engine_too():
+    made = []
+    for engine in ("step", "scan"):
+        with Network() as net:
+            source = Encoder(num=3, coding_method="null")
+            cell = NeuronGroup(4, model=leaky)
+            Connection(source, cell, weight=np.full((4, 3), 0.4))
+        watch = StateMonitor(cell, "V")
+        net.add_monitor("watch", watch)
+        net.build(strategy=1, engine=engine)
+        net.source((np.random.default_rng(0).random((2, 40, 3)) < 0.3).astype(float))
+        net.run(4.0)
+        made.append(watch.values)
+    np.testing.assert_allclose(*made, rtol=1e-5)
+
+
+def test_functions_that_are_not_equations_are_refused():
+    def loops(v, current):
+        for _ in range(3):
+            v = v + current
+        return v
+
+    def calls(v, current):
+        return v + current.mean()
+
+    def fine(v, current):
+        return v + current
+
+    new = {"V": 0.0}
+    for function, names, outputs, said in (
+        (loops, ["V", "Isyn"], ["V"], "only `name = expression` and `return` are read"),
+        (calls, ["V", "Isyn"], ["V"], "unknown function 'mean'"),
+        (fine, ["V"], ["V"], "2 arguments, but 1 names"),
+        (fine, ["V", "Isyn"], ["V", "U"], "1 returned values, but 2 names"),
+        (fine, ["V", "Isyn"], ["U"], "output U is not a state"),
+    ):
+        with pytest.raises(InputError, match=said):
+            custom_model(names, outputs, new)(function)
+    with pytest.raises(InputError, match="unknown equation_type 'euler'"):
+        custom_model(["V"], ["V"], new, "euler")

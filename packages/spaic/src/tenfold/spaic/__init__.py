@@ -10,6 +10,7 @@ _HOMES = {
     "BaseModule": "network.objects",
     "NeuronGroup": "network.groups",
     "NeuronModel": "model.neurons",
+    "custom_model": "model.neurons",
     "model_names": "model.neurons",
     "Connection": "network.connections",
     "Initializer": "network.connections",

@@ -16,6 +16,7 @@ from tenfold.spaic.model.neurons import (  # each registers its models
     kernels,
     simulators,
 )
+from tenfold.spaic.model.neurons.custom import custom_model
 from tenfold.spaic.model.neurons.definition import (
     CompiledModel,
     NeuronModel,
@@ -30,6 +31,7 @@ __all__ = [
     "biophysics",
     "chip",
     "compile_model",
+    "custom_model",
     "diehl_cook",
     "exact_timing",
     "fields",
