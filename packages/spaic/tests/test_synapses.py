@@ -391,7 +391,7 @@ def test_weights_behind_delays_learn_in_every_window_of_truncated_backpropagatio
     with Network(dtype=torch.float64) as net:
         source = Encoder(num=3, coding_method="null")
         cell = NeuronGroup(2, model="li")
-        link = Connection(source, cell, delay=0.3)
+        link = Connection(source, cell, delay=np.full((2, 3), 0.3))
         out = Decoder(dec_target=cell, coding_method="null")
     net.enable_full_grad(True)
     net.build(strategy=1)

@@ -57,6 +57,25 @@ def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
     return made
 
 
+def delayed(con: "Connection", x: Tensor) -> Tensor | None:
+    """The source one delay ago, where all synapses have the same fixed delay; else None.
+
+    Args:
+        con: The connection.
+        x: [batch, pre], the source in this step.
+    """
+    if con.delay is None:
+        return x
+    if con.delay.ndim > 0 or con.train_delay:
+        return None
+    if "single" not in con._state:
+        con._state["single"] = int(con.delay_steps(con._dt, con._compat))
+    steps = con._state["single"]
+    past = [x, *con._state.get("past", [])][: steps + 1]
+    con._state["past"] = past
+    return past[steps] if len(past) > steps else torch.zeros_like(x)
+
+
 def history(con: "Connection", x: Tensor) -> Tensor:
     """The last lags of x side by side: [batch, lags * pre], the newest first.
 
@@ -134,8 +153,9 @@ def scattered(con: "Connection", x: Tensor) -> Tensor:
     Returns:
         [batch, post].
     """
-    if con.delay is None:
-        values = x[:, con.pre_index]
+    late = delayed(con, x)
+    if late is not None:
+        values = late[:, con.pre_index]
     else:
         if "steps" not in con._state:
             steps = torch.from_numpy(con.delay_steps(con._dt, con._compat))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.spaic.network.connections.delays import history, lagged_weight, scattered
+from tenfold.spaic.network.connections.delays import delayed, history, lagged_weight, scattered
 from tenfold.spaic.network.connections.learned import (
     NORMALISING,
     ComplexAttention,
@@ -93,22 +93,24 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     if con.kind == "all_to_all":
         return _summed(con, x)
     weight = con.weight if con.mask is None else con.weight * con.mask  # type: ignore[operator]
-    if con.delay is None:
-        return F.linear(x, weight, con.bias)  # type: ignore[arg-type]
+    late = delayed(con, x)
+    if late is not None:
+        return F.linear(late, weight, con.bias)  # type: ignore[arg-type]
     return F.linear(history(con, x), lagged_weight(con, weight), con.bias)  # type: ignore[arg-type]
 
 
 def _summed(con: "Connection", x: Tensor) -> Tensor:
     """One weight for all pairs: w Σ x, in time proportional to the neurons."""
     weight: Tensor = con.weight  # type: ignore[assignment]
-    if con.delay is None:
-        each = weight[0, 0] * x
+    apart = bool(con.options.get("no_self", False))
+    each = x if apart else x.sum(1, keepdim=True)
+    late = delayed(con, each)
+    if late is not None:
+        each = weight[0, 0] * late
     else:
-        past = history(con, x).reshape(len(x), -1, x.shape[1])
+        past = history(con, each).reshape(len(x), -1, each.shape[1])
         each = torch.einsum("bln,l->bn", past, lagged_weight(con, weight)[0])
-    made = each.sum(1, keepdim=True)
-    if con.options.get("no_self", False):
-        made = made - each
+    made = each.sum(1, keepdim=True) - each if apart else each
     made = made.expand(len(x), con.post.num)
     return made if con.bias is None else made + con.bias
 
