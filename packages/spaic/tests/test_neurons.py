@@ -236,3 +236,193 @@ def test_functions_that_are_not_equations_are_refused():
             custom_model(names, outputs, new)(function)
     with pytest.raises(InputError, match="unknown equation_type 'euler'"):
         custom_model(["V"], ["V"], new, "euler")
+
+
+def test_the_integer_neuron_of_diehl_and_cook_equals_integer_arithmetic(traced):
+    v, refrac, thresh, expected = 0, 0, 213, []
+    for _ in range(120):
+        if thresh > 4915:
+            thresh >>= 1
+        v = (1013 * v) >> 10
+        if refrac <= 0:
+            v += (77 * 154) >> 10
+        refrac -= 1
+        spike = v > thresh
+        if spike:
+            refrac, v = 5, 0
+        thresh += 66 * spike
+        v = max(v, -32767)
+        expected.append((v, thresh, int(spike)))
+    found = traced("diehlandcook", 77.9, 120, ["V", "th", "O"])
+    v, th, o = zip(*expected, strict=True)
+    assert sum(o) >= 3
+    np.testing.assert_array_equal(found["V"], v)
+    np.testing.assert_array_equal(found["th"], th)
+    np.testing.assert_array_equal(found["O"], o)
+
+
+def test_the_integer_neuron_halves_a_threshold_that_is_too_high(traced):
+    found = traced("diehlandcook", 0.0, 3, ["th"], thresh=6001.0)["th"]
+    assert found.tolist() == [3000, 3000, 3000]
+
+
+def test_lifint_is_at_rest_while_refractory(traced):
+    options = {"thresh": 3.0, "decay": 0.5, "v_rest": 1.0, "v_reset": 0.5, "reset_refrac": 2.0}
+    found = traced("lifint", 1.5, 12, ["V", "O"], **options)
+    v, refrac, expected = 0.0, 0.0, []
+    for _ in range(12):
+        x = 0.0 if refrac > 0 else 1.5
+        refrac -= 1
+        v = 0.5 * (v - 1.0) + 1.0 + x
+        spike = v >= 3.0
+        if spike:
+            refrac, v = 2.0, 0.5
+        expected.append((v, spike))
+    np.testing.assert_allclose(found["V"], [v for v, _ in expected], rtol=1e-6)
+    assert found["O"].tolist() == [float(s) for _, s in expected]
+    assert traced("lifint", 1.0, 2, ["O"])["O"].tolist() == [1, 1]  # at the threshold, not above
+
+
+def test_plif_learns_the_logit_of_its_time_constant(traced):
+    found = traced("plif", 0.8, 8, ["V", "O"], tau_m=4.0, v_th=0.6)
+    v = 0.0
+    for k in range(8):
+        u = v + 0.25 * (0.8 - v)
+        o = float(u > 0.6)
+        v = u - u * o
+        assert (found["V"][k], found["O"][k]) == (pytest.approx(v, abs=1e-6), o)
+    assert found["O"].sum() > 0
+    group = NeuronGroup(2, model="plif")
+    group.prepare(None, torch.float64, torch.device("cpu"))
+    assert group.trainables["w0"].item() == 0  # −ln(2 − 1)
+
+
+@pytest.mark.parametrize("compat", [None, "spaic"])
+@pytest.mark.parametrize("model", ["meanfield", "cann_field", "ratemodel"])
+def test_rates_follow_their_equations_in_both_modes(model, compat):
+    drive = np.array([1.0, 2.0, -0.5])
+    with Network(compat=compat, dtype=torch.float64) as net:
+        source = Encoder(num=3, coding_method="float")
+        field = NeuronGroup(3, model=model, tau=2.0)
+        Connection(source, field, link_type="one_to_one", weight=np.eye(3))
+    seen = {name: StateMonitor(field, name) for name in "UO"}
+    for name, monitor in seen.items():
+        net.add_monitor(name, monitor)
+    net.build(strategy=1)
+    net.source(drive[None])
+    net.run(2.0)
+    rho = {"meanfield": 0.1, "cann_field": 0.02}.get(model, 0.0)
+    u, before = np.zeros(3), np.zeros(3)
+    for k in range(20):
+        given = before if compat == "spaic" and model != "ratemodel" else drive
+        before = drive
+        target = 1 / (1 + np.exp(-given)) if model == "ratemodel" else rho * given
+        u = u + 0.1 / 2.0 * (target - u)
+        out = u
+        if model == "meanfield":
+            out = np.maximum(u, 0)
+        if model == "cann_field":
+            r = np.maximum(u, 0) ** 2
+            out = r / (1 + 0.01 * 0.02 * r.sum())
+        np.testing.assert_allclose(seen["U"].values[0, :, k], u, rtol=1e-9)
+        np.testing.assert_allclose(seen["O"].values[0, :, k], out, rtol=1e-9)
+
+
+def quantised(x):
+    return np.round(np.clip(x + 2**15, 0, 2**16)) - 2**15
+
+
+def test_neurons_of_the_chip_equal_rounded_arithmetic():
+    p0, p4 = (round(256 * np.exp(-0.1 / tau)) / 256 for tau in (12.0, 8.0))
+    for model in ("darwin_clif", "darwin_alif"):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(num=40, coding_method="float")
+            cell = NeuronGroup(40, model=model)
+            Connection(source, cell, link_type="one_to_one", weight=np.eye(40))
+        seen = {name: StateMonitor(cell, name) for name in "VCO"}
+        for name, monitor in seen.items():
+            net.add_monitor(name, monitor)
+        net.build(strategy=1)
+        net.source(np.linspace(50, 900, 40)[None])
+        net.run(3.0)
+        v, c, o = (seen[name].values[0] for name in "VCO")
+        drive, th = np.linspace(50, 900, 40), np.full(40, 16384.0)
+        fired = 0
+        for k in range(1, 30):  # from the drawn first values on
+            if model == "darwin_alif":
+                th = 0.999 * th + round(16.384) + o[:, k - 1] * round(0.2 * 16384)
+            current = quantised(c[:, k - 1] * p4 + drive)
+            u = quantised(v[:, k - 1] * p0 + current)
+            spike = u > th
+            np.testing.assert_array_equal(c[:, k], current)
+            np.testing.assert_array_equal(o[:, k], spike)
+            np.testing.assert_array_equal(v[:, k], np.where(spike, 0, u))
+            fired += spike.sum()
+        assert fired > 10
+
+
+def test_a_random_neuron_of_the_chip_is_driven_by_noise_alone():
+    with Network() as net:
+        cell = NeuronGroup(2000, model="darwin_random", std=400.0, bias=30.0)
+    watch = StateMonitor(cell, "V")
+    net.add_monitor("watch", watch)
+    net.run(0.1)
+    v = watch.values[0, :, 0]
+    assert np.array_equal(v, np.round(v))
+    assert -170 <= v.min() < -160
+    assert 220 < v.max() <= 230
+    assert v.mean() == pytest.approx(30, abs=10)
+
+
+def test_defaults_are_right_where_the_official_models_are_not(traced):
+    """Reset to v_reset; one spike a crossing; after-spike currents once; the input of this step."""
+    found = traced("lif", 0.6, 4, ["V"], compat=None, v_reset=-0.2)["V"]
+    beta = np.exp(-0.1 / 8)
+    third = 0.6 - 0.2 * beta
+    np.testing.assert_allclose(found, [0.6, -0.2, third, third * beta + 0.6], rtol=1e-5)
+    found = traced("constantcurrentlif", 2.0, 300, ["O"], compat=None)["O"]
+    first = int(np.ceil(20 * np.log(2) / 0.1)) - 1
+    assert np.flatnonzero(found).tolist() == [first, 2 * first + 1]
+    crossings = traced("hh", 10.0, 1000, ["V", "O"], compat=None)
+    up = np.flatnonzero((crossings["V"][1:] > 20) & (crossings["V"][:-1] <= 20)) + 1
+    assert len(up) > 3
+    assert np.flatnonzero(crossings["O"]).tolist() == up.tolist()
+    glif = {mode: traced("glif", 30, 40, ["O", "I1"], compat=mode) for mode in (None, "spaic")}
+    for mode, found in glif.items():
+        k = int(np.flatnonzero(found["O"])[0])
+        decayed = found["I1"][k - 1] * (1 - 0.1 * 0.8)
+        twice = 1 if mode is None else 2
+        assert found["I1"][k] == pytest.approx(twice * decayed + 0.1, rel=1e-5)
+
+
+def test_soft_resets_subtract_the_threshold_or_reset_to_zero_with_a_gradient(traced):
+    found = traced("ifsubtract", 0.7, 5, ["V", "O"], compat=None, v_start=0.2)
+    np.testing.assert_allclose(found["V"], [0.9, 0.6, 0.3, 1.0, 0.7], rtol=1e-5)
+    found = traced("lifsubtract", 0.7, 3, ["V"], compat=None)["V"]
+    beta = np.exp(-0.1 / 8)
+    second = 0.7 * beta - 0.3  # the threshold is subtracted, twice
+    np.testing.assert_allclose(found, [0.7, second, second * beta - 0.3], rtol=1e-5)
+    found = traced("ifsoftreset", 0.6, 4, ["V"])["V"]
+    np.testing.assert_allclose(found, [0.6, 0, 0.6, 0], rtol=1e-6)
+    found = traced("nonspikingifb", 0.6, 3, ["V"], bias=-0.1)["V"]
+    np.testing.assert_allclose(found, [0.5, 1.0, 1.5], rtol=1e-6)
+
+
+def test_a_conductance_neuron_follows_a_solver():
+    """`lif_cond_exp` between spikes."""
+    from scipy.integrate import solve_ivp
+
+    with Network(dtype=torch.float64) as net:
+        cell = NeuronGroup(1, model="lif_cond_exp", initial={"ge": 8.0, "gi": 20.0}, method="rk4")
+    watch = StateMonitor(cell, "V")
+    net.add_monitor("watch", watch)
+    net.set_backend_dt(0.01)
+    net.run(5.0)
+
+    def slope(t, v):
+        ge, gi = 8 * np.exp(-t / 0.2), 20 * np.exp(-t / 2.0)
+        return (16.7 * (-70 - v) + ge * (0 - v) + gi * (-85 - v)) / 250.0
+
+    times = np.arange(1, 501) * 0.01
+    solved = solve_ivp(slope, (0, 5), [-70.0], t_eval=times, rtol=1e-10, atol=1e-10).y[0]
+    np.testing.assert_allclose(watch.values[0, 0], solved, atol=1e-6)
