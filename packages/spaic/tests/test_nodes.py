@@ -440,3 +440,90 @@ def test_noise_currents_have_their_mean_deviation_and_memory():
         Generator(num=1, coding_method="ou_noise", tau=0.0)
     with pytest.raises(InputError, match="two numbers in the last axis"):
         Generator(num=1, coding_method="noise", rate=1.0)
+
+
+def test_currents_and_bernoulli_spikes_follow_their_values():
+    x = [0.0, 1.0, 4.0]
+    found = emitted(x, "constant_current", 3, amp=0.5)
+    np.testing.assert_allclose(found, np.tile(0.5 * np.array(x), (3, 1)))
+    found = emitted(x, "constant_current", 1, input_norm=True)
+    np.testing.assert_allclose(found[0], [0, 0.25, 1])
+    np.testing.assert_allclose(emitted(x, "float", 2), [x, x])
+    for dt in (0.1, 1.0):  # independent of the step; values above one are divided by the highest
+        found = emitted(np.repeat(x, 2000), "bernoulli", 5, dt=dt, max_prob=0.8)
+        share = found.reshape(5, 3, 2000).mean((0, 2))
+        np.testing.assert_allclose(share, [0, 0.2, 0.8], atol=0.02)
+
+
+def test_poisson_spikes_stand_between_their_first_and_last_time():
+    found = emitted(np.full(500, 0.9), "poisson", 50, dt=0.1, start_time=1.0, end_time=3.0)
+    steps = np.flatnonzero(found.sum(1))
+    assert 9 <= steps.min() <= 11
+    assert 29 <= steps.max() <= 30
+    assert emitted(np.zeros(500), "poisson", 50).sum() == 0
+
+
+def test_an_encoder_codes_over_its_own_time_in_a_longer_run():
+    node = Encoder(num=3, coding_method="latency", time=2.0)
+    node(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
+    node.start(30, 0.1)
+    train = torch.stack([node.emit(k)[0] for k in range(30)]).numpy()
+    assert steps_of(train) == [[19], [9], [0]]
+    node = Encoder(num=3, coding_method="mstb", time=2.0)
+    node([([0.5, 2.7], [0, 1])])  # what is later than that comes in its last step
+    node.start(30, 0.1)
+    train = torch.stack([node.emit(k)[0] for k in range(30)]).numpy()
+    assert steps_of(train) == [[5], [19], []]
+
+
+def read_out(record, method, **options):
+    """Decodes a record [steps, num] of values that a `null` group passed on."""
+    record = np.asarray(record, dtype=float)
+    n = record.shape[1]
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=n, coding_method="null")
+        cell = NeuronGroup(n, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(n))
+        out = Decoder(dec_target=cell, coding_method=method, **options)
+    net.set_backend_dt(1.0)
+    net.build(strategy=1)
+    net.source(np.stack([record, 2 * record]))
+    net.run(float(len(record)))
+    return out.predict.numpy()
+
+
+def test_decoders_pool_populations_and_add_bias_before_the_scale():
+    record = np.random.default_rng(0).integers(0, 2, (7, 6))
+    counts = record.sum(0).reshape(3, 2).sum(1)
+    found = read_out(record, "spike_counts", pop_size=2, bias=1.0, scale=0.5)
+    np.testing.assert_allclose(found, [(counts + 1) * 0.5, (2 * counts + 1) * 0.5])
+    found = read_out(record, "spike_rate", pop_size=3)
+    rates = record.mean(0).reshape(2, 3).sum(1)
+    np.testing.assert_allclose(found, [rates, 2 * rates])
+    np.testing.assert_allclose(read_out(record, "spike_rates")[0], record.sum(0) / 7)
+    np.testing.assert_allclose(read_out(record, "final_step_voltage")[1], 2 * record[-1])
+    last = np.stack([record[-1], 2 * record[-1]])
+    np.testing.assert_allclose(read_out(record, "voltage_sum"), last - last.mean(0))
+    assert read_out(record, "v_t").shape == (7, 2, 6)
+    assert read_out(record, "null").shape == (7, 2, 6)
+    t = np.arange(7)
+    kernel = np.exp(-((3 * (t[:, None] - t[None]) / 5.0) ** 2))
+    np.testing.assert_allclose(
+        read_out(record, "spike_conv", time_window=10.0)[:, 0], kernel @ record
+    )
+
+
+def test_decoders_refuse_sizes_that_do_not_fit():
+    cell = NeuronGroup(6)
+    for options, said in (
+        ({"num": 4}, "num=4, but .* has 6 neurons"),
+        ({"pop_size": 4}, "pop_size=4 does not divide 6"),
+        ({"pop_size": 0}, "pop_size=0; expected >= 1"),
+        ({"scales": 2.0}, "unknown option of spike_counts 'scales'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Decoder(dec_target=cell, coding_method="spike_counts", **options)
+    with pytest.raises(InputError, match="unknown coding of Decoder 'spike_count'"):
+        Decoder(dec_target=cell, coding_method="spike_count")
+    with pytest.raises(InputError, match="give dec_target"):
+        Decoder(num=6, coding_method="spike_counts")

@@ -127,7 +127,7 @@ def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[
 
     def emit(k: int) -> Tensor:
         made = np.zeros((len(pairs), node.num))
-        part = slice(bounds[k], bounds[k + 1])
+        part = slice(bounds[k], bounds[k + 1]) if k < count else slice(0)
         np.add.at(made, (samples[part], neurons[part]), 1.0)
         shape = node.shape or (node.num,)
         return torch.from_numpy(made).reshape(len(pairs), *shape)
@@ -206,9 +206,7 @@ class Encoder(Node):
             x = x.to(device=self._device, dtype=self._dtype)
         steps = count if self.time is None else math.ceil(self.time / dt - 1e-9)
         function = self.codings[self.coding_method].function
-        self._emit = function(
-            self, x, max(steps, count) if self.coding_method != "null" else count, dt
-        )
+        self._emit = function(self, x, count if self.coding_method == "null" else steps, dt)
 
     def whole(self, count: int) -> Tensor | None:
         """Gives the input of all steps at once, where that needs no drawing; else None.

@@ -21,7 +21,8 @@ class Node(Layer):
         coding_method: How values become spikes or spikes become values.
         coding_var_name: The variable that is written or read.
         node_type: Labels for connection policies.
-        time: The coded time in ms; by default that of the run.
+        time: Over how long values are coded, in ms (latencies, periods, lists of spikes); by
+            default the run.
         name: The name.
         **coding: The parameters of the coding method.
 
