@@ -133,6 +133,63 @@ def test_time_constants_of_rules_and_metrics_of_schedules_are_checked():
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+OPTIMISERS = ["Adam", "AdamW", "Adamax", "ASGD", "LBFGS", "RMSprop", "Rprop", "SGD"]
+SCHEDULES = {
+    "LambdaLR": {"lr_lambda": lambda epoch: 0.5**epoch},
+    "StepLR": {"step_size": 1, "gamma": 0.5},
+    "MultiStepLR": {"milestones": [1], "gamma": 0.5},
+    "ExponentialLR": {"gamma": 0.5},
+    "CosineAnnealingLR": {"T_max": 2},
+    "CyclicLR": {"base_lr": 0.005, "max_lr": 0.1, "step_size_up": 1, "cycle_momentum": False},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIMISERS, "Adadelta", "Adagrad"])
+def test_every_optimiser_lowers_a_smooth_loss(name):
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=3, coding_method="null")
+        cell = NeuronGroup(2, model="li")
+        link = Connection(source, cell)
+        out = Decoder(dec_target=cell, coding_method="null")
+    learner = Learner([link, cell], algorithm="stbp")
+    net.add_learner("learner", learner)
+    net.build(strategy=1)
+    learner.set_optimizer(name, lr=1.0 if name in ("Adadelta", "LBFGS") else 0.02)
+    net.source(np.random.default_rng(0).random((4, 10, 3)))
+
+    def loss():
+        learner.optim_zero_grad()
+        net.run(1.0)
+        made = ((out.predict - 0.1) ** 2).sum()
+        made.backward()
+        return made
+
+    first = loss().item()
+    for _ in range(5):
+        loss()
+        learner.optim_step(loss if name == "LBFGS" else None)
+    assert loss().item() < first
+    if name == "LBFGS":
+        with pytest.raises(InputError, match="LBFGS needs optim_step"):
+            learner.optim_step()
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.filterwarnings("error")
+def test_every_schedule_moves_the_step_size(name):
+    with Network() as net:
+        one, two = NeuronGroup(2), NeuronGroup(2)
+        link = Connection(one, two)
+        learner = Learner([link], [two], "stbp")
+    net.build()
+    learner.set_optimizer("SGD", lr=0.01)
+    learner.set_schedule(name, **SCHEDULES[name])
+    learner.optimizer.step()
+    learner.optim_schedule()
+    assert learner.optimizer.param_groups[0]["lr"] != 0.01
+
+
 def kernel(t, tau=20.0, tau_s=5.0):
     return np.where(t > 0, (np.exp(-t / tau) - np.exp(-t / tau_s)) / (tau - tau_s), 0)
 

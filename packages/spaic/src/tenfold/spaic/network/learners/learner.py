@@ -1,7 +1,7 @@
 """The learner: which parts are trained, by which rule or surrogate gradient (section 10)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,7 @@ class Learner(BaseModule):
         if optim_name not in _OPTIMISERS:
             raise InputError(f"{self!r}: {did_you_mean(optim_name, _OPTIMISERS, 'optimiser')}")
         self.optim_name, self.optim_kwargs = optim_name, {"lr": lr, **options}
-        self._optimiser = None
+        self._optimiser = self._schedule = None
 
     def set_schedule(self, lr_schedule_name: str, **options: Any) -> None:
         """Chooses how the step size changes.
@@ -217,6 +217,11 @@ class Learner(BaseModule):
             raise InputError(f"{self!r}: {hint}")
         self.lr_schedule_name, self.schedule_kwargs = lr_schedule_name, options
         self._schedule = None
+        if self._optimiser is not None:
+            self._make_schedule(self._optimiser)
+
+    def _make_schedule(self, optimiser: torch.optim.Optimizer) -> None:
+        self._schedule = _SCHEDULES[self.lr_schedule_name](optimiser, **self.schedule_kwargs)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -232,15 +237,27 @@ class Learner(BaseModule):
             if not parameters:
                 raise InputError(f"{self!r} has nothing to train")
             self._optimiser = _OPTIMISERS[self.optim_name](parameters, **self.optim_kwargs)
+            if self.lr_schedule_name:  # at once: it must see every step of the optimiser
+                self._make_schedule(self._optimiser)
         return self._optimiser
 
     def optim_zero_grad(self) -> None:
         """Clears the gradients."""
         self.optimizer.zero_grad()
 
-    def optim_step(self) -> None:
-        """Makes a step."""
-        self.optimizer.step()
+    def optim_step(self, closure: Callable[[], Any] | None = None) -> None:
+        """Makes a step.
+
+        Args:
+            closure: For LBFGS: clears the gradients, runs the network, goes backward and gives the
+                loss; called several times.
+
+        Raises:
+            InputError: If LBFGS got none.
+        """
+        if closure is None and self.optim_name == "LBFGS":
+            raise InputError(f"{self!r}: LBFGS needs optim_step(closure), which computes the loss")
+        self.optimizer.step() if closure is None else self.optimizer.step(closure)
 
     def optim_schedule(self, metric: float | None = None) -> None:
         """Moves the step size on, once an epoch.
@@ -251,11 +268,10 @@ class Learner(BaseModule):
         Raises:
             InputError: If there is no schedule, or it needs a metric and got none.
         """
+        if not self.lr_schedule_name:
+            raise InputError(f"{self!r} has no schedule; call set_schedule first")
         if self._schedule is None:
-            if not self.lr_schedule_name:
-                raise InputError(f"{self!r} has no schedule; call set_schedule first")
-            made = _SCHEDULES[self.lr_schedule_name](self.optimizer, **self.schedule_kwargs)
-            self._schedule = made
+            self._make_schedule(self.optimizer)
         if self.lr_schedule_name == "ReduceLROnPlateau":
             if metric is None:
                 raise InputError(f"{self!r}: ReduceLROnPlateau needs optim_schedule(metric)")
