@@ -426,3 +426,32 @@ def test_a_conductance_neuron_follows_a_solver():
     times = np.arange(1, 501) * 0.01
     solved = solve_ivp(slope, (0, 5), [-70.0], t_eval=times, rtol=1e-10, atol=1e-10).y[0]
     np.testing.assert_allclose(watch.values[0, 0], solved, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["iaf_psc_alpha", "iaf_cond_alpha"])
+def test_neurons_with_alpha_functions_follow_a_solver(model):
+    from scipy.integrate import solve_ivp
+
+    with Network(dtype=torch.float64) as net:
+        start = {"ge": 30.0, "gi": -20.0 if model == "iaf_psc_alpha" else 10.0}
+        cell = NeuronGroup(1, model=model, initial=start, tau_e=1.5, tau_i=2.5, v_th=0.0)
+    seen = {name: StateMonitor(cell, name) for name in "Ve"}
+    for name, monitor in seen.items():
+        net.add_monitor(name, monitor)
+    net.run(8.0)
+    times = np.arange(1, 81) * 0.1
+
+    def given(t, weight, tau):
+        return weight * t / tau * np.exp(1 - t / tau)
+
+    def slope(t, v):
+        e, i = given(t, 30.0, 1.5), given(t, start["gi"], 2.5)
+        if model == "iaf_psc_alpha":
+            return (-70 - v) / 10.0 + (e + i) / 250.0
+        return (16.6667 * (-70 - v) + e * (0 - v) + i * (-85 - v)) / 250.0
+
+    solved = solve_ivp(slope, (0, 8), [-70.0], t_eval=times, rtol=1e-11, atol=1e-11).y[0]
+    exact = model == "iaf_psc_alpha"
+    np.testing.assert_allclose(seen["V"].values[0, 0], solved, atol=1e-9 if exact else 1e-4)
+    np.testing.assert_allclose(seen["e"].values[0, 0], given(times, 30.0, 1.5), rtol=1e-4)
+    assert abs(solved + 70).max() > 0.05

@@ -82,6 +82,60 @@ register(
         method="exact",
     )
 )
+# Alpha functions: a unit weight into `ge` or `gi` gives (t/τ) e^{1 − t/τ}, with the peak 1 at τ.
+_alpha = {
+    "ge": "dge/dt = -ge / tau_e",
+    "e": "de/dt = 2.718281828459045 / tau_e * ge - e / tau_e",
+    "gi": "dgi/dt = -gi / tau_i",
+    "i": "di/dt = 2.718281828459045 / tau_i * gi - i / tau_i",
+}
+register(
+    NeuronModel(
+        name="iaf_psc_alpha",
+        states={"V": "EL", "ge": 0.0, "e": 0.0, "gi": 0.0, "i": 0.0},
+        parameters={
+            "C": 250.0,
+            "tau_m": 10.0,
+            "tau_e": 2.0,
+            "tau_i": 2.0,
+            "EL": -70.0,
+            "v_th": -55.0,
+            "v_reset": -70.0,
+            "I_e": 0.0,
+        },
+        ode="\n".join(["dV/dt = (EL - V) / tau_m + (e + i + I_e + Isyn) / C", *_alpha.values()]),
+        threshold="V >= v_th",
+        reset="V = v_reset",
+        method="exact",
+    )
+)
+register(
+    NeuronModel(
+        name="iaf_cond_alpha",
+        states={"V": "EL", "ge": 0.0, "e": 0.0, "gi": 0.0, "i": 0.0},
+        parameters={
+            "C": 250.0,
+            "gL": 16.6667,
+            "EL": -70.0,
+            "Ee": 0.0,
+            "Ei": -85.0,
+            "tau_e": 0.2,
+            "tau_i": 2.0,
+            "v_th": -55.0,
+            "v_reset": -60.0,
+            "I_e": 0.0,
+        },
+        ode="\n".join(
+            [
+                "dV/dt = (gL * (EL - V) + e * (Ee - V) + i * (Ei - V) + I_e + Isyn) / C",
+                *_alpha.values(),
+            ]
+        ),
+        threshold="V > v_th",
+        reset="V = v_reset",
+        method="rk4",
+    )
+)
 register(
     NeuronModel(
         name="lif_cond_exp",

@@ -112,6 +112,8 @@ class Forward(Rule):
     @property
     def immediate(self) -> bool:
         """Whether a link passes on the spikes of the same step (strategy 1)."""
+        if self.learner._network is None:
+            raise InputError(f"{self.learner!r} is not a part of a network; use add_learner")
         return bool(self.learner._network.strategy == 1)
 
     def seen(self, m: Moment) -> Tensor:
