@@ -253,7 +253,7 @@ def test_biohash_equals_a_loop_over_samples_and_comes_to_unit_rows():
         for m, g in ((ranked[0], 1.0), (ranked[2], -0.2)):
             change[m] += g * (seen - fit[m] * w[m])
     np.testing.assert_allclose(found, w + 0.3 / 6 * change, rtol=1e-9)
-    found, _ = taught("biohash", x, np.zeros((6, 20, 4)), start, runs=400, lr=0.5, delta=0.0)
+    found, _ = taught("biohash", x, np.zeros((6, 20, 4)), start, runs=120, lr=1.5, delta=0.0)
     winners = np.abs(found - start).max(1) > 1e-6
     assert winners.any()
     np.testing.assert_allclose(np.linalg.norm(found[winners], axis=1), 1, atol=0.02)

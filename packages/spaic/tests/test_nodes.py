@@ -391,7 +391,7 @@ def test_the_highest_voltage_is_taken_more_and_more_often():
     ],
 )
 def test_rewards_of_the_first_step(method, label, expected):
-    node = Reward(num=3, coding_method=method)
+    node = Reward(dec_target=NeuronGroup(3), coding_method=method)
     node.start()
     node(label)
     node.step(torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
@@ -399,13 +399,15 @@ def test_rewards_of_the_first_step(method, label, expected):
 
 
 def test_rewards_of_xor_and_of_classification():
-    node = Reward(num=1, coding_method="xor_reward")
+    with pytest.raises(InputError, match="give dec_target"):
+        Reward(num=1, coding_method="xor_reward")
+    node = Reward(dec_target=NeuronGroup(1), coding_method="xor_reward")
     for label, spike, expected in ((1, 1, 1), (0, 1, -1), (1, 0, -1), (0, 0, -1)):
         node.start()
         node([label])
         node.step(torch.tensor([[float(spike)]]))
         assert node.value.tolist() == [expected]
-    node = Reward(num=3, coding_method="classify_reward", dec_sample_step=2)
+    node = Reward(dec_target=NeuronGroup(3), coding_method="classify_reward", dec_sample_step=2)
     node.start()
     node([1])
     train = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -414,7 +416,7 @@ def test_rewards_of_xor_and_of_classification():
     y = 0.99 * np.array([1.0, 2, 0]) + np.array([0.0, 0, 1])
     p = np.exp(y) / np.exp(y).sum()
     np.testing.assert_allclose(node.value, np.array([0, 1, 0]) - p, rtol=1e-6)
-    node = Reward(num=3, coding_method="classify_reward")
+    node = Reward(dec_target=NeuronGroup(3), coding_method="classify_reward")
     node.start()
     node([1, 2])
     with pytest.raises(InputError, match="2 labels for a batch of 1"):

@@ -68,7 +68,7 @@ def test_the_nmda_synapse_opens_gates_as_its_equations_say_and_saturates():
 
 
 def test_wangs_neuron_follows_a_solver_through_spikes_and_the_block_by_magnesium():
-    steps, weight = 1500, 60.0
+    steps, weight = 700, 60.0
     with Network(dtype=torch.float64) as net:
         first = NeuronGroup(1, model="iaf_wang_2002", I_e=700.0, refractory=2.0)
         second = NeuronGroup(1, model="iaf_wang_2002", gL=20.0, C=200.0, v_th=0.0)
@@ -77,7 +77,7 @@ def test_wangs_neuron_follows_a_solver_through_spikes_and_the_block_by_magnesium
     seen = watched(net, O=(first, "O"), s=(first, "s"), V=(second, "V"))
     net.run(steps * DT)
     spikes = seen["O"].values[0, 0]
-    assert 5 < spikes.sum() < 50
+    assert 3 < spikes.sum() < 50
     s = gates(spikes)
     np.testing.assert_allclose(seen["s"].values[0, 0], s, rtol=1e-3, atol=1e-4)
     v, expected = -70.0, []
@@ -93,7 +93,7 @@ def test_wangs_neuron_follows_a_solver_through_spikes_and_the_block_by_magnesium
         v = solved.y[0, -1]
         expected.append(v)
     np.testing.assert_allclose(seen["V"].values[0, 0], expected, rtol=1e-4)
-    assert max(expected) > -55
+    assert max(expected) > -60
 
 
 @pytest.mark.parametrize("delay", [None, 0.3])

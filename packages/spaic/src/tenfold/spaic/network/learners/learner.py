@@ -110,7 +110,8 @@ class Learner(BaseModule):
     Args:
         trainable: A network, assembly, group, connection, module, or a list of them.
         pathway: Parts that only carry gradients.
-        algorithm: stca, stbp, sbp (surrogate gradients) or a rule of `RULES`, or a `Rule` class.
+        algorithm: stca, stbp, sbp, true (surrogate gradients) or a rule of `RULES`, in any case, or
+            a `Rule` class.
         name: The name.
         reward: The Reward node of a rewarded rule; by default the network's only one.
         **options: Parameters: alpha and surrogate_func of the gradients, those of the rule.
@@ -133,7 +134,7 @@ class Learner(BaseModule):
         super().__init__(name)
         self.trainable = listed(trainable)
         self.pathway = listed(pathway)
-        self.algorithm = algorithm if isinstance(algorithm, str) else algorithm.__name__
+        self.algorithm = algorithm.casefold() if isinstance(algorithm, str) else algorithm.__name__
         self.reward = reward
         self.options = options
         self.surrogate: Surrogate | None = None

@@ -44,7 +44,8 @@ class Rule:
     """A rule that changes the weights of one connection step by step.
 
     A rule of your own: subclass, set `options`, and change `self.weight` (post, pre) in `step`.
-    `learner` is the learner that made it, `random` the generator of rules that draw.
+    `learner` is the learner that made it, `random` the generator of rules that draw. Options named
+    tau are times in ms, those named decay are factors a step.
 
     Args:
         con: The connection.

@@ -66,6 +66,12 @@ class Reward(Node):
         "environment_reward": Coding(_environment, dec_sample_step=1),
         "classify_reward": Coding(_classify, dec_sample_step=1),
     }
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.dec_target is None:
+            raise InputError(f"{self!r}: give dec_target, the group whose spikes it judges")
+
     leaky: Any = 0.0
     value: Tensor | None = None
 
