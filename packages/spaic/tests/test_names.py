@@ -57,7 +57,8 @@ NAMES = {
     ),
     "algorithm": (
         "stca stbp sbp nearest_online_stdp full_online_stdp meta_nearest_online_stdp "
-        "postpreintstdp conv2d_stdp rate_modulate rstdp rstdpet conv2d_rstdp switch_rstdp bp_rstdp bp_rstdpet "
+        "postpreintstdp conv2d_stdp rate_modulate rstdp rstdpet conv2d_rstdp switch_rstdp "
+        "bp_rstdp bp_rstdpet "
         "tempotron spikeprop resume force psd span true biohash",
         ALGORITHMS,
     ),
