@@ -301,7 +301,7 @@ def test_eprop_is_the_exact_gradient_where_there_is_no_recurrence(model, readout
     expected = exact(model, readout, strategy)
 
     def learner_of(links):
-        made = Learner(links, algorithm="eprop", surrogate="stbp")
+        made = Learner(links, algorithm="eprop", surrogate=SURROGATES["stbp"])
         made.set_optimizer("SGD", lr=0.1)
         return made
 

@@ -16,7 +16,7 @@ from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners.rule import Moment, Rule
-from tenfold.spaic.network.learners.surrogates import SURROGATES
+from tenfold.spaic.network.learners.surrogates import SURROGATES, Surrogate
 
 
 class Sensitivity:
@@ -24,14 +24,16 @@ class Sensitivity:
 
     Args:
         con: A connection into the group.
-        surrogate: The name of what stands in for the derivative of a spike.
+        surrogate: What stands in for the derivative of a spike, or its name.
         random: Where numbers would come from; models that draw are refused.
 
     Raises:
         InputError: For a model whose neurons see each other, or that draws numbers.
     """
 
-    def __init__(self, con: Connection, surrogate: str, random: torch.Generator) -> None:
+    def __init__(
+        self, con: Connection, surrogate: str | Surrogate, random: torch.Generator
+    ) -> None:
         from tenfold.spaic.engines.step import GroupStep
         from tenfold.spaic.plan import GroupPlan
 
@@ -43,7 +45,8 @@ class Sensitivity:
         self.group, self.states, self.input = group, model.states, con.post_var_name
         if self.input not in model.inputs:
             raise InputError(f"{con!r}: it must target an input of {group!r}, not {self.input}")
-        entry = GroupPlan(group, model, SURROGATES[surrogate])
+        chosen = surrogate if isinstance(surrogate, Surrogate) else SURROGATES[surrogate]
+        entry = GroupPlan(group, model, chosen)
         self.advance = GroupStep(entry, random, weight.device)
         self.values = model.values
 
@@ -87,7 +90,7 @@ class Forward(Rule):
     """
 
     lr: float
-    surrogate: str
+    surrogate: str | Surrogate
 
     def start(self) -> None:
         """Forgets what the last run left.
@@ -101,7 +104,7 @@ class Forward(Rule):
             raise InputError(
                 f"{con!r}: {self.learner.algorithm} takes plain full links without delays"
             )
-        if self.surrogate not in SURROGATES:
+        if not isinstance(self.surrogate, Surrogate) and self.surrogate not in SURROGATES:
             raise InputError(
                 f"{self.learner!r}: surrogate={self.surrogate!r}; one of {', '.join(SURROGATES)}"
             )
@@ -111,7 +114,11 @@ class Forward(Rule):
 
     @property
     def immediate(self) -> bool:
-        """Whether a link passes on the spikes of the same step (strategy 1)."""
+        """Whether a link passes on the spikes of the same step (strategy 1).
+
+        Raises:
+            InputError: If the learner is not a part of a network.
+        """
         if self.learner._network is None:
             raise InputError(f"{self.learner!r} is not a part of a network; use add_learner")
         return bool(self.learner._network.strategy == 1)
@@ -192,7 +199,7 @@ class EProp(Forward):
         learner = Learner(trainable=[inward, recurrent, outward], algorithm="eprop", lr=0.01)
         learner.teach(target)  # [batch, read-out neurons, steps]
 
-    `surrogate` is a name of `SURROGATES`.
+    `surrogate` is a name of `SURROGATES`, or a `Surrogate` with a width of its own.
     """
 
     needs_target = False  # found for the read-out, not for the connection's own target
