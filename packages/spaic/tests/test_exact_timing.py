@@ -180,3 +180,33 @@ def test_the_target_of_spike_conv_is_smoothed_as_the_record_is():
     net.run(2.0)
     torch.testing.assert_close(out.predict, out.expected)
     assert out.expected.abs().sum() > 0
+
+
+@pytest.mark.parametrize("model", ["slif", "selif"])
+@pytest.mark.parametrize("var", ["T", "S"])
+def test_all_engines_agree_on_exact_times_and_their_gradients(model, var):
+    random = np.random.default_rng(0)
+    weights = random.normal(0.5, 0.5, (6, 5)), random.normal(0.5, 0.5, (4, 6))
+    data = (random.random((3, 25, 5)) < 0.5).astype(float)
+    made = []
+    for engine in ("step", "scan"):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(num=5, coding_method="null")
+            hidden = NeuronGroup(6, model=model, tau_m=9.0)
+            last = NeuronGroup(4, model=model, tau_m=9.0)
+            first = Connection(source, hidden, weight=weights[0])
+            second = Connection(hidden, last, weight=weights[1], pre_var_name="S")
+            out = Decoder(dec_target=last, coding_method="null", coding_var_name=var)
+            learner = Learner(algorithm="true")
+        learner.trainable = [net]
+        net.set_backend_dt(1.0)
+        net.build(strategy=1, engine=engine)
+        net.source(data)
+        net.run(25.0)
+        (out.predict * torch.arange(1.0, 5.0) ** 2).sum().backward()
+        assert net.engine_note.startswith(engine)
+        made.append((out.predict.detach(), first.weight.grad, second.weight.grad))
+    assert made[0][0].gt(0).sum() > 5
+    for one, two in zip(*made, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)

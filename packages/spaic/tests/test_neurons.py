@@ -455,3 +455,36 @@ def test_neurons_with_alpha_functions_follow_a_solver(model):
     np.testing.assert_allclose(seen["V"].values[0, 0], solved, atol=1e-9 if exact else 1e-4)
     np.testing.assert_allclose(seen["e"].values[0, 0], given(times, 30.0, 1.5), rtol=1e-4)
     assert abs(solved + 70).max() > 0.05
+
+
+@pytest.mark.parametrize("model", ["qlif", "slif", "selif", "iaf_psc_alpha", "iaf_cond_alpha"])
+def test_the_event_engine_equals_the_step_engine_for_newer_models(model):
+    from tenfold.spaic import Generator, SpikeMonitor
+
+    made = []
+    drive = {"qlif": 20.0, "slif": 0.05, "selif": 0.05}.get(model, 700.0)
+    into = "Isyn" if model in ("qlif", "slif", "selif") else "ge"
+    for engine in ("step", "event"):
+        random = np.random.default_rng(0)
+        with Network(dtype=torch.float64) as net:
+            source = Generator(num=20, coding_method="constant_current", rate=drive)
+            cell = (
+                NeuronGroup(20, model=model, tau_m=random.uniform(8, 12, 20))
+                if model != "iaf_cond_alpha"
+                else NeuronGroup(20, model=model)
+            )
+            Connection(source, cell, link_type="one_to_one_sparse", weight=random.random(20) + 1)
+            weight = {"qlif": 3.0, "slif": 0.1, "selif": 0.1}.get(model, 4.0)
+            link = {"link_type": "bernoulli", "p": 0.3, "weight": weight, "delay": 0.7}
+            Connection(cell, cell, post_var_name=into, **link)
+        spikes, trace = SpikeMonitor(cell), StateMonitor(cell, "V", dt=1.0)
+        net.add_monitor("spikes", spikes)
+        net.add_monitor("trace", trace)
+        net.set_random_seed(1)
+        net.build(engine=engine)
+        net.run(60.0)
+        made.append((spikes.spk_times[0], spikes.spk_index[0], trace.values))
+    assert len(made[0][0]) > 20
+    np.testing.assert_allclose(made[0][0], made[1][0], atol=1e-9)
+    np.testing.assert_array_equal(made[0][1], made[1][1])
+    np.testing.assert_allclose(made[0][2], made[1][2], rtol=1e-8)
