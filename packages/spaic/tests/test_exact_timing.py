@@ -182,8 +182,7 @@ def test_the_target_of_spike_conv_is_smoothed_as_the_record_is():
     assert out.expected.abs().sum() > 0
 
 
-@pytest.mark.parametrize("model", ["slif", "selif"])
-@pytest.mark.parametrize("var", ["T", "S"])
+@pytest.mark.parametrize(("model", "var"), [("slif", "T"), ("selif", "S")])
 def test_all_engines_agree_on_exact_times_and_their_gradients(model, var):
     random = np.random.default_rng(0)
     weights = random.normal(0.5, 0.5, (6, 5)), random.normal(0.5, 0.5, (4, 6))

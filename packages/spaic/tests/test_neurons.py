@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, StateMonitor, custom_model
+from tenfold.spaic import (
+    Connection,
+    Encoder,
+    Generator,
+    Network,
+    NeuronGroup,
+    SpikeMonitor,
+    StateMonitor,
+    custom_model,
+)
 from tenfold.spaic.model.neurons import model_names
 
 # model, drive, once, variable, what was recorded
@@ -457,24 +466,23 @@ def test_neurons_with_alpha_functions_follow_a_solver(model):
     assert abs(solved + 70).max() > 0.05
 
 
-@pytest.mark.parametrize("model", ["qlif", "slif", "selif", "iaf_psc_alpha", "iaf_cond_alpha"])
-def test_the_event_engine_equals_the_step_engine_for_newer_models(model):
-    from tenfold.spaic import Generator, SpikeMonitor
+DRIVEN = {  # model: constant drive, weight of a spike, where it arrives
+    "qlif": (20.0, 3.0, "Isyn"),
+    "selif": (0.05, 0.1, "Isyn"),
+    "iaf_psc_alpha": (700.0, 4.0, "ge"),
+}
 
+
+@pytest.mark.parametrize("model", sorted(DRIVEN))
+def test_the_event_engine_equals_the_step_engine_for_newer_models(model):
+    drive, weight, into = DRIVEN[model]
     made = []
-    drive = {"qlif": 20.0, "slif": 0.05, "selif": 0.05}.get(model, 700.0)
-    into = "Isyn" if model in ("qlif", "slif", "selif") else "ge"
     for engine in ("step", "event"):
         random = np.random.default_rng(0)
         with Network(dtype=torch.float64) as net:
             source = Generator(num=20, coding_method="constant_current", rate=drive)
-            cell = (
-                NeuronGroup(20, model=model, tau_m=random.uniform(8, 12, 20))
-                if model != "iaf_cond_alpha"
-                else NeuronGroup(20, model=model)
-            )
+            cell = NeuronGroup(20, model=model, tau_m=random.uniform(8, 12, 20))
             Connection(source, cell, link_type="one_to_one_sparse", weight=random.random(20) + 1)
-            weight = {"qlif": 3.0, "slif": 0.1, "selif": 0.1}.get(model, 4.0)
             link = {"link_type": "bernoulli", "p": 0.3, "weight": weight, "delay": 0.7}
             Connection(cell, cell, post_var_name=into, **link)
         spikes, trace = SpikeMonitor(cell), StateMonitor(cell, "V", dt=1.0)
