@@ -292,3 +292,14 @@ def test_a_direct_link_and_a_bias_of_each_neuron():
     index = {"pre_index": [0, 2, 2], "post_index": [1, 0, 0], "weight": [1.0, 2.0, 3.0]}
     found, _ = passed((3,), (2,), "index", x, bias=bias, **index)
     np.testing.assert_allclose(found, np.stack([5 * x[:, 2], x[:, 0]], 1) + bias)
+
+
+def test_a_dense_pattern_can_be_stored_sparse():
+    for kind, count in (("one_to_one", 6), ("sparse_connection", 12), ("random", 12)):
+        options = {"density": 0.33} if "sparse" in kind else {}
+        options |= {"probability": 0.33} if kind == "random" else {}
+        link = built(*groups(6, 6), link_type=kind, is_sparse=True, **options)
+        assert link.stored_sparse
+        assert len(link.weight) == pytest.approx(count, abs=8 if kind != "one_to_one" else 0)
+    with pytest.raises(InputError, match="is_sparse=True with link_type 'full'"):
+        built(*groups(2, 2), is_sparse=True)

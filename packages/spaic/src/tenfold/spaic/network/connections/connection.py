@@ -24,6 +24,7 @@ from tenfold.spaic.network.connections.links import (
     LINKS,
     STAGE,
     STORED,
+    STORED_AS,
     draw_weight,
     given_tensor,
     image_shapes,
@@ -61,6 +62,8 @@ class Connection(BaseModule):
         train_delay: Whether a gradient learner trains the delays of a dense link; see
             `network.connections.delays`.
         weight_quantization: Round the weights and clip them to [−128, 128] at the start of a run.
+        is_sparse: Hold a sparse, random or one_to_one link one entry a synapse instead of as a
+            matrix with zeros.
         **options: Those of the link, for example density, probability, degree, kernel_size, w_std.
 
     Raises:
@@ -92,6 +95,7 @@ class Connection(BaseModule):
         delay: Any = None,
         train_delay: bool = False,
         weight_quantization: bool = False,
+        is_sparse: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(name)
@@ -100,6 +104,13 @@ class Connection(BaseModule):
                 raise InputError(f"{self!r}: {side} is {layer!r}; expected a group or a node")
         if link_type not in LINKS:
             raise InputError(f"{self!r}: {did_you_mean(link_type, LINKS, 'link_type')}")
+        if is_sparse and LINKS[link_type] not in STORED.values():
+            if LINKS[link_type] not in STORED_AS:
+                raise InputError(
+                    f"{self!r}: is_sparse=True with link_type {link_type!r}; expected one of "
+                    f"{', '.join(STORED_AS)}"
+                )
+            link_type = STORED_AS[LINKS[link_type]]
         self.pre, self.post = pre, post
         self.link_type, self.kind = link_type, LINKS[link_type]
         self.pre_var_name, self.post_var_name = pre_var_name, post_var_name

@@ -53,6 +53,13 @@ OTHERS = {
 LINKS = DENSE | STORED | IMAGES | OTHERS
 """link_type → its plain name."""
 
+STORED_AS = {
+    "one_to_one": "one_to_one_sparse",
+    "sparse": "sparse_sparse",
+    "random": "random_connection_sparse",
+}
+"""A dense link → the link that holds the same pattern one entry a synapse (`is_sparse=True`)."""
+
 STAGE = {
     "conv": "conv",
     "conv_transpose": "conv_transpose",
