@@ -84,13 +84,14 @@ def test_the_gradient_of_a_spike_time_is_a_finite_difference():
         assert slope < -1
 
 
+@pytest.mark.parametrize("refractory", [0.0, 3.0])
 @pytest.mark.parametrize("model", ["slif", "selif"])
-def test_every_spike_leaves_a_part_of_its_step_and_decays_by_it(model):
+def test_every_spike_leaves_a_part_of_its_step_and_decays_by_it(model, refractory):
     random = np.random.default_rng(0)
     with Network(dtype=torch.float64) as net:
         source = Encoder(num=3, coding_method="null")
-        cell = NeuronGroup(4, model=model)
-        Connection(source, cell, weight=random.random((4, 3)))
+        cell = NeuronGroup(4, model=model, refractory=refractory)
+        Connection(source, cell, weight=2 * random.random((4, 3)))
     seen = {name: StateMonitor(cell, name) for name in "OTSV"}
     for name, monitor in seen.items():
         net.add_monitor(name, monitor)
@@ -99,6 +100,8 @@ def test_every_spike_leaves_a_part_of_its_step_and_decays_by_it(model):
     net.run(50.0)
     o, left, s, v = (seen[name].values for name in "OTSV")
     assert o.sum() > 20
+    steps = [np.flatnonzero(row) for row in o.reshape(-1, 50)]
+    assert min(np.diff(row).min() for row in steps) == (4 if refractory else 1)
     assert np.array_equal(o > 0, left > 0)
     assert left.max() <= 1
     np.testing.assert_allclose(s, o * np.exp(-left / 4.0))

@@ -35,6 +35,8 @@ class NeuronModel:
         trainable: Parameters that a gradient learner trains.
         stay: States that a new run keeps.
         frozen: States that stand still while the neuron is refractory.
+        pulses: States that are zero in a step without a spike, as `O` is; so they are while the
+            neuron is refractory.
         method: How `ode` is integrated.
         dtype: The precision it needs, if not the network's.
     """
@@ -51,6 +53,7 @@ class NeuronModel:
     trainable: tuple[str, ...] = ()
     stay: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ("V",)
+    pulses: tuple[str, ...] = ()
     method: str = "euler"
     dtype: str | None = None
 
@@ -195,7 +198,8 @@ def compile_model(
         frozen = [name for name in model.frozen if name in states]
         first = [eq.parse(f"{name}__old = {name}")[0] for name in frozen]
         hold = [eq.parse(f"{name} = where(wait > 0, {name}__old, {name})")[0] for name in frozen]
-        masked = eq.parse("O = where(wait > 0, 0.0, O)\nwait = where(O > 0, wait_for, wait - 1)")
+        quiet = [f"{name} = where(wait > 0, 0.0, {name})" for name in ("O", *model.pulses)]
+        masked = eq.parse("\n".join([*quiet, "wait = where(O > 0, wait_for, wait - 1)"]))
         if model.ode:  # what is held decides about the spike
             lines = [*first, *lines[:-1], *hold, lines[-1], *masked]
         else:

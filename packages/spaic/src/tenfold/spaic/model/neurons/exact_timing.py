@@ -29,6 +29,7 @@ _slif = NeuronModel(
     states={"V": 0.0, "T": 0.0, "S": 0.0},
     parameters={"tau_m": 8.0, "tau_s": 4.0, "v_th": 1.0, "beta": 0.3},
     constants="beta_m = exp(-dt / tau_m)",
+    pulses=("T", "S"),
     step="u = beta_m * V + Isyn" + _CROSSING,
 )
 register(_slif)
