@@ -18,7 +18,7 @@ from tenfold.spaic import (
     NeuronModel,
     Reward,
 )
-from tenfold.spaic.network.learners import SURROGATES, finite_differences
+from tenfold.spaic.network.learners import SURROGATES, Rule, finite_differences
 
 LISTENS = NeuronModel(name="given", inputs=("Isyn", "unheard"), step="O = Isyn + 0 * unheard")
 
@@ -188,6 +188,29 @@ def test_every_schedule_moves_the_step_size(name):
     learner.optimizer.step()
     learner.optim_schedule()
     assert learner.optimizer.param_groups[0]["lr"] != 0.01
+
+
+class Oja(Rule):
+    """A rule of a user: Δw = lr y (x − y w)."""
+
+    options = {"lr": 0.1}  # noqa: RUF012
+
+    def step(self, m):
+        hebb = m.y_now.T @ m.x_now
+        self.weight.add_(self.lr * (hebb - (m.y_now**2).sum(0)[:, None] * self.weight))
+
+
+def test_a_rule_of_a_user_is_a_class():
+    x, y = spikes((2, 20, 4)), spikes((2, 20, 3), seed=1)
+    start = np.random.default_rng(2).uniform(0.2, 0.4, (3, 4))
+    found, net = taught(Oja, x, y, start, lr=0.05)
+    w = start.copy()
+    for k in range(20):
+        w = w + 0.05 * (y[:, k].T @ x[:, k] - (y[:, k] ** 2).sum(0)[:, None] * w)
+    np.testing.assert_allclose(found, w, rtol=1e-9)
+    assert net.parts(Learner)[0].algorithm == "Oja"
+    with pytest.raises(InputError, match="unknown option of Oja 'rate'"):
+        Learner(algorithm=Oja, rate=1.0)
 
 
 def kernel(t, tau=20.0, tau_s=5.0):

@@ -13,6 +13,8 @@ _HOMES = {
     "custom_model": "model.neurons",
     "model_names": "model.neurons",
     "Connection": "network.connections",
+    "Connectome": "network.connections",
+    "read_connectome": "network.connections",
     "Initializer": "network.connections",
     "Projection": "network.connections",
     "IncludedTypePolicy": "network.connections",

@@ -1,6 +1,7 @@
 """Connections: who is linked to whom, and what a spike does there (sections 5 to 8)."""
 
 from tenfold.spaic.network.connections.connection import Connection
+from tenfold.spaic.network.connections.connectome import Connectome, read_connectome
 from tenfold.spaic.network.connections.initialisers import Initializer
 from tenfold.spaic.network.connections.links import LINKS
 from tenfold.spaic.network.connections.projections import (
@@ -17,9 +18,11 @@ __all__ = [
     "SYNAPSES",
     "Connection",
     "ConnectionPolicy",
+    "Connectome",
     "ExcludedTypePolicy",
     "IncludedTypePolicy",
     "IndexConnectPolicy",
     "Initializer",
     "Projection",
+    "read_connectome",
 ]
