@@ -46,10 +46,10 @@ class Rule:
     A rule of your own: subclass, set `options`, and change `self.weight` (post, pre) in `step`.
     `learner` is the learner that made it, `random` the generator of rules that draw.
 
-    Options that mean the same in all rules: `lr`, the step size; `A_plus` and `Apost`, the gain at a
-    target's spike, `A_minus` and `Apre`, at a source's; `tau_plus` and `tau_pre`, the time constant
-    in ms of the source's trace, `tau_minus` and `tau_post`, of the target's; `pre_decay` and
-    `post_decay`, the same as factors a step; `w_min` and `w_max`, between which weights stay.
+    Options that mean the same in all rules: `lr`, the step size; `A_plus` and `Apost`, the gain at
+    a target's spike, `A_minus` and `Apre`, at a source's; `tau_plus` and `tau_pre`, the time
+    constant in ms of the source's trace, `tau_minus` and `tau_post`, of the target's; `pre_decay`
+    and `post_decay`, the same as factors a step; `w_min` and `w_max`, the bounds of weights.
 
     Args:
         con: The connection.
