@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import brentq
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import set_verbosity
 from tenfold.spaic import (
     Connection,
     Decoder,
@@ -188,6 +189,22 @@ def test_every_schedule_moves_the_step_size(name):
     learner.optimizer.step()
     learner.optim_schedule()
     assert learner.optimizer.param_groups[0]["lr"] != 0.01
+
+
+def test_a_trained_link_that_ends_at_spikes_without_a_gradient_is_told(capsys):
+    set_verbosity("normal")
+    for pathway in (False, True):
+        with Network() as net:
+            source = Encoder(num=3, coding_method="null")
+            cell, last = NeuronGroup(2, model="lif"), NeuronGroup(2, model="li")
+            first, second = Connection(source, cell), Connection(cell, last)
+            learner = Learner([first, second], [cell] if pathway else [], "stbp")
+        net.build()
+        learner.set_optimizer("SGD", lr=0.1)
+        learner.optim_zero_grad()
+        told = capsys.readouterr().err
+        assert ("Connection first is trained, but NeuronGroup cell" in told) != pathway
+        assert "Connection second" not in told
 
 
 class Oja(Rule):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners.online import OTTT, EProp, Forward, RateModulate
@@ -237,10 +238,26 @@ class Learner(BaseModule):
             parameters = self.parameters()
             if not parameters:
                 raise InputError(f"{self!r} has nothing to train")
+            self._tell_blocked()
             self._optimiser = _OPTIMISERS[self.optim_name](parameters, **self.optim_kwargs)
             if self.lr_schedule_name:  # at once: it must see every step of the optimiser
                 self._make_schedule(self._optimiser)
         return self._optimiser
+
+    def _tell_blocked(self) -> None:
+        """Says where a trained link ends at spikes that pass no gradient on."""
+        if self.surrogate is None:
+            return
+        parts = self.parts(self.trainable)
+        passing = {id(part) for part in [*parts, *self.parts(self.pathway)]}
+        for con in parts:
+            if isinstance(con, Connection) and id(con.post) not in passing:
+                model = con.post.definition(None) if isinstance(con.post, NeuronGroup) else None
+                if model is not None and ("spike(" in model.step or model.ode):
+                    message(
+                        f"{self!r}: {con!r} is trained, but {con.post!r} is neither in trainable "
+                        "nor in pathway, so that no gradient passes its spikes"
+                    )
 
     def optim_zero_grad(self) -> None:
         """Clears the gradients."""
