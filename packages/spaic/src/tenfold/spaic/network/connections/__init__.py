@@ -3,7 +3,7 @@
 from tenfold.spaic.network.connections.connection import Connection
 from tenfold.spaic.network.connections.connectome import Connectome, read_connectome
 from tenfold.spaic.network.connections.initialisers import Initializer
-from tenfold.spaic.network.connections.links import LINKS
+from tenfold.spaic.network.connections.links import DENSE, IMAGES, LINKS, OTHERS, STORED
 from tenfold.spaic.network.connections.projections import (
     ConnectionPolicy,
     ExcludedTypePolicy,
@@ -14,7 +14,11 @@ from tenfold.spaic.network.connections.projections import (
 from tenfold.spaic.network.connections.synapses import SYNAPSES
 
 __all__ = [
+    "DENSE",
+    "IMAGES",
     "LINKS",
+    "OTHERS",
+    "STORED",
     "SYNAPSES",
     "Connection",
     "ConnectionPolicy",
