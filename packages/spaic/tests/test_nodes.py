@@ -13,6 +13,7 @@ from tenfold.spaic import (
     Generator,
     Network,
     NeuronGroup,
+    Reward,
     SpikeMonitor,
     StateMonitor,
 )
@@ -61,6 +62,17 @@ def test_spike_lists_add_up_duplicates():
     assert found[1, 0].tolist() == [2, 0, 0]
     assert found[4, 0].tolist() == [0, 0, 1]
     assert found[:, 1].sum() == 0
+
+
+def test_the_second_poisson_generator_has_its_rate_a_ms_and_one_spike_a_step():
+    for dt in (0.1, 1.0):
+        node = Generator(num=2000, coding_method="poisson_generator2", rate=0.4, end_time=40.0)
+        node.generator = torch.Generator().manual_seed(0)
+        node.start(50, dt)
+        found = torch.stack([node.emit(k)[0] for k in range(50)]).numpy()
+        assert set(np.unique(found)) == {0, 1}
+        assert found[:40].mean() == pytest.approx(0.4 * dt, rel=0.02)
+        assert (found[40:].sum() == 0) == (dt == 1.0)
 
 
 @pytest.mark.parametrize(
@@ -286,3 +298,234 @@ def test_bad_data_is_refused_with_the_name_of_the_node():
     net.source(np.full((1, 4), -0.1))
     with pytest.raises(InputError, match=r"Encoder source.*-0\.1; expected >= 0"):
         net.run(1.0)
+
+
+def test_lists_of_spikes_must_be_times_of_a_run():
+    for times, said in (
+        ([-0.1], "not finite and >= 0"),
+        ([np.nan], "not finite"),
+        ([0.1, 0.2], "2 times"),
+    ):
+        node = Encoder(num=3, coding_method="mstb")
+        node([(times, [0])])
+        with pytest.raises(InputError, match=said):
+            node.start(5, 0.1)
+    node = Encoder(num=3, coding_method="mstb")
+    node([])
+    with pytest.raises(InputError, match="hold no sample"):
+        node.start(5, 0.1)
+
+
+def test_a_generator_can_repeat_its_first_data():
+    for repeat in (True, False):
+        with Network() as net:
+            source = Generator(num=20, rate=2.0, gen_first=repeat)
+            cell = NeuronGroup(20, model="null")
+            Connection(source, cell, link_type="one_to_one", weight=np.eye(20))
+            out = Decoder(dec_target=cell, coding_method="null")
+        net.run(2.0)
+        first = out.predict.clone()
+        net.run(2.0)
+        assert first.sum() > 0
+        assert torch.equal(first, out.predict) == repeat
+
+
+def acting(method, **options):
+    with Network() as net:
+        source = Encoder(num=4, coding_method="null")
+        cell = NeuronGroup(4, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(4))
+        act = Action(dec_target=cell, coding_method=method, **options)
+    net.build(strategy=1)
+    return net, source, act
+
+
+def test_an_action_is_chosen_once_a_run():
+    net, source, act = acting("random_action")
+    chosen = set()
+    for _ in range(40):
+        source(np.ones((1, 3, 4)))
+        net.run(0.3)
+        assert act.predict.item() == act.predict.item()
+        chosen.add(act.predict.item())
+    assert chosen == {0, 1, 2, 3}
+
+
+def test_actions_that_draw_follow_their_probabilities():
+    counts = np.zeros((4000, 3, 4))
+    counts[:, 0, 1] = counts[:, :, 2] = 1
+    net, source, act = acting("softmax_action")
+    source(counts)
+    net.run(0.3)
+    weights = np.exp([0, 1, 3, 0])
+    found = np.bincount(act.predict.numpy(), minlength=4) / 4000
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=0.03)
+    net, source, act = acting("pop_rate_action")
+    source(counts)
+    net.run(0.3)
+    found = np.bincount(act.predict.numpy(), minlength=4) / 4000
+    np.testing.assert_allclose(found, [0, 0.25, 0.75, 0], atol=0.03)
+
+
+def test_the_highest_voltage_is_taken_more_and_more_often():
+    net, source, act = acting("highest_voltage_action", coding_var_name="O")
+    data = np.zeros((2000, 1, 4))
+    data[:, 0, 3] = 1
+    shares = []
+    for decisions in (0, 1000):
+        act.decisions = decisions
+        source(data)
+        net.run(0.1)
+        shares.append((act.predict == 3).double().mean().item())
+    for share, explored in zip(shares, (0.9, 0.05 + 0.85 * np.exp(-5)), strict=True):
+        assert share == pytest.approx(1 - explored * 3 / 4, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "label", "expected"),
+    [
+        ("global_reward", [2, 0], [0.0]),  # right, wrong
+        ("da_reward", [2, 1], [0.0, 1.0, 1.0]),
+        ("da_reward", [2, 0], [0.0, 0.0, 1.0]),
+        ("environment_reward", 0.25, [0.25]),
+    ],
+)
+def test_rewards_of_the_first_step(method, label, expected):
+    node = Reward(dec_target=NeuronGroup(3), coding_method=method)
+    node.start()
+    node(label)
+    node.step(torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(node.value, expected)
+
+
+def test_rewards_of_xor_and_of_classification():
+    with pytest.raises(InputError, match="give dec_target"):
+        Reward(num=1, coding_method="xor_reward")
+    node = Reward(dec_target=NeuronGroup(1), coding_method="xor_reward")
+    for label, spike, expected in ((1, 1, 1), (0, 1, -1), (1, 0, -1), (0, 0, -1)):
+        node.start()
+        node([label])
+        node.step(torch.tensor([[float(spike)]]))
+        assert node.value.tolist() == [expected]
+    node = Reward(dec_target=NeuronGroup(3), coding_method="classify_reward", dec_sample_step=2)
+    node.start()
+    node([1])
+    train = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    for row in train:
+        node.step(row[None])
+    y = 0.99 * np.array([1.0, 2, 0]) + np.array([0.0, 0, 1])
+    p = np.exp(y) / np.exp(y).sum()
+    np.testing.assert_allclose(node.value, np.array([0, 1, 0]) - p, rtol=1e-6)
+    node = Reward(dec_target=NeuronGroup(3), coding_method="classify_reward")
+    node.start()
+    node([1, 2])
+    with pytest.raises(InputError, match="2 labels for a batch of 1"):
+        node.step(train[:1])
+
+
+def test_noise_currents_have_their_mean_deviation_and_memory():
+    for method, options in (("noise", {}), ("ou_noise", {"tau": 2.0})):
+        node = Generator(num=2000, coding_method=method, rate=[3.0, 0.5], end_time=5.0, **options)
+        node.generator = torch.Generator().manual_seed(0)
+        node.start(60, 0.1)
+        found = torch.stack([node.emit(k)[0] for k in range(60)]).numpy()
+        assert np.all(found[50:] == 0)
+        found = found[:50]
+        np.testing.assert_allclose(found.mean(1), 3.0, atol=0.06)
+        np.testing.assert_allclose(found.std(1), 0.5, rtol=0.08)
+        off = found - 3.0
+        for lag in (1, 10):
+            memory = (off[lag:] * off[:-lag]).mean() / 0.25
+            expected = np.exp(-lag * 0.1 / 2.0) if method == "ou_noise" else 0.0
+            assert memory == pytest.approx(expected, abs=0.03)
+    with pytest.raises(InputError, match=r"tau=0\.0; expected > 0 ms"):
+        Generator(num=1, coding_method="ou_noise", tau=0.0)
+    with pytest.raises(InputError, match="two numbers in the last axis"):
+        Generator(num=1, coding_method="noise", rate=1.0)
+
+
+def test_currents_and_bernoulli_spikes_follow_their_values():
+    x = [0.0, 1.0, 4.0]
+    found = emitted(x, "constant_current", 3, amp=0.5)
+    np.testing.assert_allclose(found, np.tile(0.5 * np.array(x), (3, 1)))
+    found = emitted(x, "constant_current", 1, input_norm=True)
+    np.testing.assert_allclose(found[0], [0, 0.25, 1])
+    np.testing.assert_allclose(emitted(x, "float", 2), [x, x])
+    for dt in (0.1, 1.0):  # independent of the step; values above one are divided by the highest
+        found = emitted(np.repeat(x, 2000), "bernoulli", 5, dt=dt, max_prob=0.8)
+        share = found.reshape(5, 3, 2000).mean((0, 2))
+        np.testing.assert_allclose(share, [0, 0.2, 0.8], atol=0.02)
+
+
+def test_poisson_spikes_stand_between_their_first_and_last_time():
+    found = emitted(np.full(500, 0.9), "poisson", 50, dt=0.1, start_time=1.0, end_time=3.0)
+    steps = np.flatnonzero(found.sum(1))
+    assert 9 <= steps.min() <= 11
+    assert 29 <= steps.max() <= 30
+    assert emitted(np.zeros(500), "poisson", 50).sum() == 0
+
+
+def test_an_encoder_codes_over_its_own_time_in_a_longer_run():
+    node = Encoder(num=3, coding_method="latency", time=2.0)
+    node(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
+    node.start(30, 0.1)
+    train = torch.stack([node.emit(k)[0] for k in range(30)]).numpy()
+    assert steps_of(train) == [[19], [9], [0]]
+    node = Encoder(num=3, coding_method="mstb", time=2.0)
+    node([([0.5, 2.7], [0, 1])])  # what is later than that comes in its last step
+    node.start(30, 0.1)
+    train = torch.stack([node.emit(k)[0] for k in range(30)]).numpy()
+    assert steps_of(train) == [[5], [19], []]
+
+
+def read_out(record, method, **options):
+    """Decodes a record [steps, num] of values that a `null` group passed on."""
+    record = np.asarray(record, dtype=float)
+    n = record.shape[1]
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=n, coding_method="null")
+        cell = NeuronGroup(n, model="null")
+        Connection(source, cell, link_type="one_to_one", weight=np.eye(n))
+        out = Decoder(dec_target=cell, coding_method=method, **options)
+    net.set_backend_dt(1.0)
+    net.build(strategy=1)
+    net.source(np.stack([record, 2 * record]))
+    net.run(float(len(record)))
+    return out.predict.numpy()
+
+
+def test_decoders_pool_populations_and_add_bias_before_the_scale():
+    record = np.random.default_rng(0).integers(0, 2, (7, 6))
+    counts = record.sum(0).reshape(3, 2).sum(1)
+    found = read_out(record, "spike_counts", pop_size=2, bias=1.0, scale=0.5)
+    np.testing.assert_allclose(found, [(counts + 1) * 0.5, (2 * counts + 1) * 0.5])
+    found = read_out(record, "spike_rate", pop_size=3)
+    rates = record.mean(0).reshape(2, 3).sum(1)
+    np.testing.assert_allclose(found, [rates, 2 * rates])
+    np.testing.assert_allclose(read_out(record, "spike_rates")[0], record.sum(0) / 7)
+    np.testing.assert_allclose(read_out(record, "final_step_voltage")[1], 2 * record[-1])
+    last = np.stack([record[-1], 2 * record[-1]])
+    np.testing.assert_allclose(read_out(record, "voltage_sum"), last - last.mean(0))
+    assert read_out(record, "v_t").shape == (7, 2, 6)
+    assert read_out(record, "null").shape == (7, 2, 6)
+    t = np.arange(7)
+    kernel = np.exp(-((3 * (t[:, None] - t[None]) / 5.0) ** 2))
+    np.testing.assert_allclose(
+        read_out(record, "spike_conv", time_window=10.0)[:, 0], kernel @ record
+    )
+
+
+def test_decoders_refuse_sizes_that_do_not_fit():
+    cell = NeuronGroup(6)
+    for options, said in (
+        ({"num": 4}, "num=4, but .* has 6 neurons"),
+        ({"pop_size": 4}, "pop_size=4 does not divide 6"),
+        ({"pop_size": 0}, "pop_size=0; expected >= 1"),
+        ({"scales": 2.0}, "unknown option of spike_counts 'scales'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Decoder(dec_target=cell, coding_method="spike_counts", **options)
+    with pytest.raises(InputError, match="unknown coding of Decoder 'spike_count'"):
+        Decoder(dec_target=cell, coding_method="spike_count")
+    with pytest.raises(InputError, match="give dec_target"):
+        Decoder(num=6, coding_method="spike_counts")

@@ -2,7 +2,8 @@
 
 Each layer is scaled by a percentile λ of its activations: W ← W λ_before/λ, b ← b/λ. A neuron with
 threshold 1 that starts at 1/2 and subtracts 1 at each spike then fires with the rate of the
-activation over λ, up to one spike in the number of steps.
+activation over λ, up to one spike in the number of steps. What is linear (pooling, layers without
+ReLU) passes spikes on as they are; batch normalisation is folded into the layer before it.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.connections import Connection
@@ -17,60 +19,134 @@ from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Decoder, Encoder
 
+_PASSED_OVER = (torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Identity)
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+
 
 @torch.no_grad()
 def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9) -> Network:
-    """Converts a stack of linear layers and ReLUs.
+    """Converts a stack of layers and ReLUs.
 
     Args:
-        model: Linear, ReLU, Linear, ..., Linear (dropout and flatten are passed over).
-        data: [samples, inputs], from 0 to 1; its activations set the scales.
-        percentile: Which percentile of the activations becomes the rate 1.
+        model: Linear, Conv2d (square kernels), BatchNorm after one of these, ReLU, AvgPool2d,
+            Flatten; Dropout is passed over. Running means are used, whatever the mode.
+        data: [samples, inputs] or [samples, channels, height, width], from 0 to 1; its activations
+            set the scales.
+        percentile: Which percentile of a layer's activations becomes the rate 1.
 
     Returns:
         A network with the encoder `input` (the data as a constant current) and the decoder
-        `output`: the mean potential that arrives at the last layer, in the units of the model's
-        outputs. It runs with steps of 1 ms; more steps come closer to the model.
+        `output`: the mean of what arrives at the last layer, in the units of the model's outputs.
+        Weighted layers are `layer1`, `layer2`, ..., `last`; pools `pool1`, .... It runs with steps
+        of 1 ms; more steps come closer to the model.
 
     Raises:
-        InputError: For another layer, or activations that are all zero.
+        InputError: For another layer or setting, or activations that are all zero.
     """
     if not 0 < percentile <= 100:
         raise InputError(f"percentile={percentile}; expected > 0 and at most 100")
-    kept: list[Any] = [
-        layer
-        for layer in model
-        if not isinstance(layer, torch.nn.Dropout | torch.nn.Flatten | torch.nn.Identity)
-    ]
-    linear = kept[::2]
-    right = all(isinstance(layer, torch.nn.Linear) for layer in linear)
-    if (
-        not right
-        or not all(isinstance(layer, torch.nn.ReLU) for layer in kept[1::2])
-        or (len(kept) % 2 == 0)
-    ):
-        found = ", ".join(type(layer).__name__ for layer in kept)
-        raise InputError(f"expected Linear, ReLU, ..., Linear; the model has {found}")
+    layers: list[Any] = [layer for layer in model if not isinstance(layer, _PASSED_OVER)]
+    if not any(isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) for layer in layers):
+        raise InputError(f"expected at least one Linear or Conv2d; the model has {_named(layers)}")
+    if isinstance(layers[0], torch.nn.Linear | torch.nn.Flatten):
+        data = data.flatten(1)
     net = Network("converted")
     net.set_backend_dt(1.0)
     net.strategy = 1
-    net.input = Encoder(num=linear[0].in_features, coding_method="float")
-    x, before, scale = data.flatten(1), net.input, 1.0
-    for number, layer in enumerate(linear):
-        x = layer(x)
-        last = number == len(linear) - 1
-        if not last:
+    net.input = Encoder(shape=tuple(data.shape[1:]), coding_method="float")
+    x, before, scale = data, net.input, 1.0  # the group `before` holds x / scale
+    number = pools = at = 0
+    while at < len(layers):
+        layer = layers[at]
+        at += 1
+        if isinstance(layer, torch.nn.Flatten):
+            x = x.flatten(1)
+            continue
+        if isinstance(layer, torch.nn.AvgPool2d):
+            pools += 1
+            options = _pooling(layer)
+            x = layer(x)
+            group = NeuronGroup(shape=tuple(x.shape[1:]), model="null")
+            net.add_assembly(f"pool{pools}", group)
+            link = Connection(before, group, link_type="pool", syn_type="avgpool", **options)
+            net.add_connection(f"pooling{pools}", link)
+            before = group
+            continue
+        if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            hint = {torch.nn.MaxPool2d: "; train with AvgPool2d instead"}.get(type(layer), "")
+            what = f"{type(layer).__name__} in place {at} cannot be converted{hint}"
+            raise InputError(f"{what}; the model has {_named(layers)}")
+        image = isinstance(layer, torch.nn.Conv2d)
+        expected = layer.in_channels if image else layer.in_features
+        if x.ndim != (4 if image else 2) or x.shape[1] != expected:
+            raise InputError(f"{layer!r} in place {at} cannot read {tuple(x.shape)} of the data")
+        weight, bias = layer.weight, layer.bias
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        if at < len(layers) and isinstance(layers[at], _NORMS):
+            weight, bias = _folded(weight, bias, layers[at])
+            at += 1
+        if isinstance(layer, torch.nn.Conv2d):
+            options = _convolving(layer)
+            x = F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        else:
+            options = {}
+            x = F.linear(x, weight, bias)
+        fires = at < len(layers) and isinstance(layers[at], torch.nn.ReLU)
+        at += int(fires)
+        number += 1
+        last = at == len(layers)
+        own = scale
+        if fires:
             x = torch.relu(x)
-        own = 1.0 if last else float(np.percentile(x.numpy(), percentile))
-        if own <= 0:
-            raise InputError(f"layer {number + 1} has no activation above zero on the data")
-        model_name = "null" if last else "ifsubtract"
-        options: dict[str, Any] = {} if last else {"v_start": 0.5}
-        group = NeuronGroup(layer.out_features, model=model_name, **options)
-        net.add_assembly("last" if last else f"layer{number + 1}", group)
-        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias / own
-        link = Connection(before, group, weight=layer.weight * scale / own, bias=bias)
-        net.add_connection(f"link{number + 1}", link)
+            own = float(np.percentile(x.numpy(), percentile))
+            if own <= 0:
+                raise InputError(f"layer {number} has no activation above zero on the data")
+        elif last:
+            own = 1.0
+        spiking: dict[str, Any] = {"model": "ifsubtract", "v_start": 0.5}
+        group = NeuronGroup(shape=tuple(x.shape[1:]), **(spiking if fires else {"model": "null"}))
+        net.add_assembly("last" if last else f"layer{number}", group)
+        options |= {"weight": weight * scale / own, "bias": bias / own}
+        net.add_connection(f"link{number}", Connection(before, group, **options))
         before, scale = group, own
-    net.output = Decoder(dec_target=before, num=before.num, coding_method="spike_rate")
+    net.output = Decoder(dec_target=before, coding_method="spike_rate", scale=scale)
     return net
+
+
+def _named(layers: list[Any]) -> str:
+    return ", ".join(type(layer).__name__ for layer in layers) or "none"
+
+
+def _folded(weight: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    """W ← γ/√(σ² + ε) W, b ← γ/√(σ² + ε) (b − μ) + β."""
+    if norm.running_mean is None:
+        raise InputError(f"{norm!r} keeps no running means, which the conversion needs")
+    factor = (norm.running_var + norm.eps).rsqrt()
+    shift = -norm.running_mean * factor
+    if norm.affine:
+        factor, shift = factor * norm.weight, shift * norm.weight + norm.bias
+    return weight * factor.reshape(-1, *[1] * (weight.ndim - 1)), bias * factor + shift
+
+
+def _square(layer: Any, name: str) -> int:
+    """A setting that must be one number for both axes."""
+    value = getattr(layer, name)
+    pair = value if isinstance(value, tuple) else (value, value)
+    if isinstance(value, str) or pair[0] != pair[1]:
+        raise InputError(f"{layer!r}: {name}={value}; expected one number for both axes")
+    return int(pair[0])
+
+
+def _convolving(layer: torch.nn.Conv2d) -> dict[str, Any]:
+    if layer.padding_mode != "zeros":
+        raise InputError(f"{layer!r}: padding_mode={layer.padding_mode!r}; expected 'zeros'")
+    names = ("kernel_size", "stride", "padding", "dilation")
+    made = {name: _square(layer, name) for name in names}
+    return {"link_type": "conv", "out_channels": layer.out_channels, "groups": layer.groups} | made
+
+
+def _pooling(layer: torch.nn.AvgPool2d) -> dict[str, Any]:
+    if layer.ceil_mode or layer.divisor_override or not layer.count_include_pad:
+        raise InputError(f"{layer!r}: ceil_mode, divisor_override and count_include_pad=False")
+    return {f"pool_{name}": _square(layer, name) for name in ("kernel_size", "stride", "padding")}

@@ -49,6 +49,8 @@ def refusal(plan: Plan) -> str | None:
         known = ("poisson", "poisson_generator", "constant_current", "cc_generator")
         if not isinstance(source, Generator) or source.coding_method not in known:
             return f"{source!r} is not a Poisson or constant generator"
+        if source.coding.get("gen_first", False):
+            return f"{source!r} repeats its first data"
         if source.source is not None and len(source.source) > 1:
             return "its batch is larger than one"
     for con in plan.links:

@@ -265,7 +265,7 @@ class StepEngine:
         made = step.advance(found, inputs)
         for name, value in made.items():
             fresh[id(group), name] = value
-        group.last_state = made
+        group.last_state, group.last_step = made, (found, inputs)
 
     def _read(
         self, layer: Any, name: str, state: dict[Key, Tensor], fresh: dict[Key, Tensor]

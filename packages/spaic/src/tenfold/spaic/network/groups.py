@@ -26,6 +26,9 @@ class Layer(Assembly):
         shape: Their arrangement; the product is `num`.
         name: The name.
         type: Labels for connection policies.
+
+    Raises:
+        InputError: For sizes below one, or that disagree.
     """
 
     def __init__(
@@ -53,7 +56,11 @@ class Layer(Assembly):
 
     @property
     def size(self) -> tuple[int, ...]:
-        """The shape, which must be known by now."""
+        """The shape, which must be known by now.
+
+        Raises:
+            InputError: If it is not known.
+        """
         if self.shape is None:
             raise InputError(f"{self!r} has no size yet; give num or shape")
         return self.shape
@@ -162,6 +169,9 @@ class NeuronGroup(Layer):
             compat: The network's mode.
             dtype: The network's precision.
             device: The network's device.
+
+        Raises:
+            InputError: For a parameter that the model does not have, or a value that does not fit.
         """
         model = self.definition(compat)
         values = resolve(model, self.model_parameters, f"{self!r}")
@@ -182,6 +192,9 @@ class NeuronGroup(Layer):
             compat: The network's mode.
             dt: The step in ms.
             dtype: The network's precision.
+
+        Raises:
+            InputError: For a value, method or starting state that does not fit; it names the group.
         """
         for name, (low, high) in self.varible_ranges.items():
             if name in self.trainables:

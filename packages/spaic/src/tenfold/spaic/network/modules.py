@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.learners import _listed
+from tenfold.spaic.network.learners import listed
 from tenfold.spaic.network.objects import BaseModule
 
 
@@ -35,9 +35,9 @@ class Module(BaseModule):
     ) -> None:
         super().__init__(name)
         self.torch_module = module
-        self.input_targets, self.output_targets = _listed(input_targets), _listed(output_targets)
-        self.input_var_names = [v.replace("[updated]", "") for v in _listed(input_var_names)]
-        self.output_var_names = _listed(output_var_names)
+        self.input_targets, self.output_targets = listed(input_targets), listed(output_targets)
+        self.input_var_names = [v.replace("[updated]", "") for v in listed(input_var_names)]
+        self.output_var_names = listed(output_var_names)
         self.modules = {"module": module}
         if len(self.input_var_names) != len(self.input_targets):
             raise InputError(f"{self!r}: give one of input_var_names for each of input_targets")

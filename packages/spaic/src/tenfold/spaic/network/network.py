@@ -145,7 +145,7 @@ class Network(Assembly):
                 raise InputError(f"{node!r} has no shape; give num or shape, or data first")
         for con in self.get_connections():
             if con.kind == "conv" or con.kind in ("conv_transpose", "pool"):
-                con._image_shapes()
+                con.fit_image()
             con.prepare(self._weights_random(), self.dt, self.dtype, self.device)
         for group in self.parts(NeuronGroup):
             if group.shape is None:

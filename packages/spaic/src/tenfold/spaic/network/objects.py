@@ -13,7 +13,11 @@ _OPEN: ContextVar[tuple["Assembly", ...]] = ContextVar("open", default=())
 
 
 class BaseModule:
-    """A named part of a network. Names are given by the attribute or variable that holds it."""
+    """A named part of a network. Names are given by the attribute or variable that holds it.
+
+    Args:
+        name: The name; otherwise that of the attribute or variable.
+    """
 
     label: ClassVar[str] = "mod"
 
@@ -113,15 +117,30 @@ class Assembly(BaseModule):
         return next(f"{stem}{k}" for k in itertools.count(1) if f"{stem}{k}" not in self.members)
 
     def add_assembly(self, name: str, asb: "Assembly") -> None:
-        """Registers an assembly or a group."""
+        """Registers an assembly or a group.
+
+        Args:
+            name: The name.
+            asb: The assembly.
+        """
         self.add(name, asb)
 
     def add_connection(self, name: str, con: BaseModule) -> None:
-        """Registers a connection."""
+        """Registers a connection.
+
+        Args:
+            name: The name.
+            con: The connection.
+        """
         self.add(name, con)
 
     def add_projection(self, name: str, prj: BaseModule) -> None:
-        """Registers a projection."""
+        """Registers a projection.
+
+        Args:
+            name: The name.
+            prj: The projection.
+        """
         self.add(name, prj)
 
     def _remove(self, part: BaseModule) -> None:
@@ -137,6 +156,9 @@ class Assembly(BaseModule):
         Args:
             asb: The member.
             name: Its name, instead.
+
+        Raises:
+            InputError: If it is not a member.
         """
         part = asb if asb is not None else self.members.get(name or "")
         if not isinstance(part, Assembly):
@@ -156,6 +178,9 @@ class Assembly(BaseModule):
         Args:
             con: The connection.
             name: Its name, instead.
+
+        Raises:
+            InputError: If there is none.
         """
         part = con if con is not None else self.members.get(name or "")
         if part is None:
@@ -277,6 +302,9 @@ class Assembly(BaseModule):
         Args:
             old: A member.
             new: What takes its place.
+
+        Raises:
+            InputError: If the old one is not a member.
         """
         names = [name for name, part in self.members.items() if part is old]
         if not names:
@@ -309,6 +337,9 @@ class Assembly(BaseModule):
             members: Groups, nodes or assemblies of this one.
             name: The new assembly's name.
             with_connection: Whether connections among the members come along.
+
+        Raises:
+            InputError: If a member is not a part of this assembly.
         """
         made = Assembly(name)
         for part in members:

@@ -1,0 +1,286 @@
+"""Connections: who is linked to whom (`link_type`) and what a spike does there (`syn_type`).
+
+Weights have the layout (post, pre): `Isyn = O Wᵀ (+ bias)`. A dense link holds its weight as one
+matrix; `sparse`-stored links hold `pre_index`, `post_index` and one weight (and perhaps one delay)
+a synapse, in numpy order of creation, which the event engine turns into an out-adjacency.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.spaic.network.connections import synapses
+from tenfold.spaic.network.connections.delays import draw_delays
+from tenfold.spaic.network.connections.links import (
+    DENSE,
+    IMAGE_OPTIONS,
+    IMAGES,
+    LINK_OPTIONS,
+    LINKS,
+    STAGE,
+    STORED,
+    STORED_AS,
+    draw_weight,
+    given_tensor,
+    image_shapes,
+)
+from tenfold.spaic.network.groups import Layer, NeuronGroup
+from tenfold.spaic.network.objects import BaseModule
+from tenfold.spaic.units import plain
+
+
+class Connection(BaseModule):
+    """A connection between two layers.
+
+    Args:
+        pre: The source: a NeuronGroup or a node.
+        post: The target.
+        name: The name.
+        link_type: Who is linked to whom; see `LINKS`.
+        syn_type: What a spike does there; a name or a list carried out in order; see `SYNAPSES`.
+        max_delay: Longest delay in ms; > 0 draws a delay for each synapse uniformly from
+            [min_delay, max_delay], unless `delay` is given.
+        sparse_with_mask: Keep the zeros of a `sparse` link zero while it is trained.
+        pre_var_name: The source's variable.
+        post_var_name: The target's input, or one of its states: then the sum is added to the state
+            at the end of the step (no delay) in which the spike was made.
+        syn_kwargs: Parameters of the synapse models (tau, tau_r, tau_d, p, num_features, U, ...).
+        prefer_device: Kept for the network's file.
+        weight: An array of the weight's shape (of one value a synapse for sparse storage), a
+            number, or an `Initializer`.
+        bias: An array of one value a target neuron or channel, or an `Initializer`.
+        w_min: The weights are clamped to [w_min, w_max] at the start of each run.
+        w_max: See w_min.
+        is_parameter: Whether a gradient learner trains the weight; by default that of the link.
+        min_delay: Shortest delay in ms.
+        delay: One delay in ms for all, or an array (post, pre), or one a synapse.
+        train_delay: Whether a gradient learner trains the delays of a dense link; see
+            `network.connections.delays`.
+        weight_quantization: Round the weights and clip them to [−128, 128] at the start of a run.
+        is_sparse: Hold a sparse, random or one_to_one link one entry a synapse instead of as a
+            matrix with zeros.
+        **options: Those of the link, for example density, probability, degree, kernel_size, w_std.
+
+    Raises:
+        InputError: For a name, shape or value that does not fit; it names the connection.
+    """
+
+    label = "con"
+
+    def __init__(
+        self,
+        pre: Layer,
+        post: Layer,
+        name: str | None = None,
+        link_type: str = "full",
+        syn_type: str | Sequence[str] | None = None,
+        max_delay: Any = 0.0,
+        sparse_with_mask: bool = False,
+        pre_var_name: str = "O",
+        post_var_name: str = "Isyn",
+        syn_kwargs: Mapping[str, Any] | None = None,
+        prefer_device: str | None = None,
+        *,
+        weight: Any = None,
+        bias: Any = None,
+        w_min: float | None = None,
+        w_max: float | None = None,
+        is_parameter: bool | None = None,
+        min_delay: Any = None,
+        delay: Any = None,
+        train_delay: bool = False,
+        weight_quantization: bool = False,
+        is_sparse: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(name)
+        for side, layer in (("pre", pre), ("post", post)):
+            if not isinstance(layer, Layer):
+                raise InputError(f"{self!r}: {side} is {layer!r}; expected a group or a node")
+        if link_type not in LINKS:
+            raise InputError(f"{self!r}: {did_you_mean(link_type, LINKS, 'link_type')}")
+        if is_sparse and LINKS[link_type] not in STORED.values():
+            if LINKS[link_type] not in STORED_AS:
+                raise InputError(
+                    f"{self!r}: is_sparse=True with link_type {link_type!r}; expected one of "
+                    f"{', '.join(STORED_AS)}"
+                )
+            link_type = STORED_AS[LINKS[link_type]]
+        self.pre, self.post = pre, post
+        self.link_type, self.kind = link_type, LINKS[link_type]
+        self.pre_var_name, self.post_var_name = pre_var_name, post_var_name
+        self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
+        self.syn_kwargs = dict(syn_kwargs or {})
+        known = IMAGE_OPTIONS if self.kind in IMAGES.values() else LINK_OPTIONS[self.kind]
+        for key in options:
+            if key not in known:
+                raise InputError(f"{self!r}: {did_you_mean(key, known, f'option of {link_type}')}")
+        self.options = options
+        self.syn_type = self._synapses(syn_type)
+        if self.kind == "continuous_local":  # its weights lie between bounds (section 5)
+            w_min, w_max = (0.0 if w_min is None else w_min), (0.1 if w_max is None else w_max)
+        self.given_weight, self.given_bias = weight, bias
+        self.w_min, self.w_max = w_min, w_max
+        self.is_parameter = (
+            self.kind not in STORED.values() if is_parameter is None else is_parameter
+        )
+        self.weight_quantization = weight_quantization
+        self.max_delay = float(plain(max_delay, "time"))
+        self.min_delay = plain(min_delay, "time")
+        self.given_delay = plain(delay, "time")
+        self.train_delay = train_delay
+        if self.max_delay < 0 or not math.isfinite(self.max_delay):
+            raise InputError(f"{self!r}: max_delay={max_delay}; expected >= 0 ms")
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        self.delay: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.pre_index: Tensor | None = None
+        self.post_index: Tensor | None = None
+        self.modules: dict[str, torch.nn.Module] = {}
+        self.training = True
+        self._state: dict[str, Any] = {}
+        synapses.check(self)
+        if self.kind in IMAGES.values():
+            self.fit_image()
+
+    def _synapses(self, given: str | Sequence[str] | None) -> list[str]:
+        if given is None:
+            given = STAGE.get(self.kind, "basic")
+        chosen = [given] if isinstance(given, str) else list(given)
+        if self.options.get("Isyn_bn", False) and "isyn_bn" not in chosen:
+            chosen.append("isyn_bn")
+        for name in chosen:
+            if name not in synapses.SYNAPSES:
+                raise InputError(f"{self!r}: {did_you_mean(name, synapses.SYNAPSES, 'syn_type')}")
+        if "electrical" in chosen and not (
+            isinstance(self.pre, NeuronGroup) and isinstance(self.post, NeuronGroup)
+        ):
+            raise InputError(f"{self!r}: an electrical synapse needs a NeuronGroup on both sides")
+        return chosen
+
+    def fit_image(self) -> None:
+        """Checks the target's shape of a link between images, or fills it from the source's.
+
+        Raises:
+            InputError: If the shapes do not fit.
+        """
+        self.out_channels, *self.out_size = image_shapes(self)
+
+    # ----------------------------------------------------------------------------------- weights
+
+    @property
+    def stored_sparse(self) -> bool:
+        """Whether it holds one entry a synapse instead of a matrix."""
+        return self.kind in STORED.values()
+
+    @property
+    def deliverable(self) -> bool:
+        """Whether it is a plain weighted link, without a synapse model of its own."""
+        return self.syn_type == ["basic"] and (self.stored_sparse or self.kind in DENSE.values())
+
+    def prepare(
+        self, generator: torch.Generator, dt: float, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Draws the weights and delays, once.
+
+        Args:
+            generator: Where random numbers come from.
+            dt: The step in ms.
+            dtype: The precision.
+            device: The device.
+
+        Raises:
+            InputError: For weights, delays or options that do not fit; it names the connection.
+        """
+        if self.kind in IMAGES.values():
+            self.fit_image()
+        if self.weight is None and self.kind not in ("null", "pool"):
+            made = draw_weight(self, generator)
+            if not bool(torch.isfinite(made).all()):
+                raise InputError(f"{self!r}: weight holds values that are not finite")
+            made = made.to(device=device, dtype=dtype)
+            self.weight = torch.nn.Parameter(made, requires_grad=self.is_parameter)
+            if self.mask is not None:
+                self.mask = self.mask.to(device=device, dtype=dtype)
+        if self.bias is None and self.given_bias is not None:
+            size = self.out_channels if self.kind in IMAGES.values() else self.post.num
+            bias = given_tensor(self, self.given_bias, (size,), "bias", generator)
+            self.bias = torch.nn.Parameter(bias.to(device=device, dtype=dtype))
+        delayed = self.max_delay > 0 or "delay_complex_synapse" in self.syn_type
+        if self.delay is None and (delayed or self.given_delay is not None):
+            made = draw_delays(self, generator)
+            self.delay = torch.nn.Parameter(
+                made.to(device=device, dtype=dtype), requires_grad=self.train_delay
+            )
+        for name in self.syn_type:
+            make = synapses.SYNAPSES[name].module
+            if make is not None and name not in self.modules:
+                self.modules[name] = make(self, generator).to(device=device, dtype=dtype)
+
+    def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
+        """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
+
+        Args:
+            dt: The step in ms.
+            compat: The network's mode.
+        """
+        if self.delay is None:
+            return np.zeros((), dtype=np.int64)
+        steps = self.delay.detach().cpu().to(torch.float64).numpy() / dt
+        steps = np.floor(steps + 1e-6) if compat == "spaic" else np.rint(steps)
+        return np.asarray(steps, dtype=np.int64)
+
+    def start_run(self, dt: float, compat: str | None) -> None:
+        """Clamps and quantises the weights and forgets what is on its way.
+
+        Args:
+            dt: The step in ms.
+            compat: The network's mode.
+        """
+        self._state = {}
+        self._dt, self._compat = dt, compat
+        if self.weight is not None:
+            with torch.no_grad():
+                if self.w_min is not None or self.w_max is not None:
+                    self.weight.clamp_(self.w_min, self.w_max)
+                if self.weight_quantization:
+                    self.weight.round_().clamp_(-128, 128)
+                if self.mask is not None:
+                    self.weight.mul_(self.mask)
+
+    @property
+    def weight_name(self) -> str:
+        """The name of the weight in saved states: `con_id:post_id<-pre_id:{weight}`."""
+        return f"{self.id}:{self.post.id}<-{self.pre.id}:{{weight}}"
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Gives the saved tensors (weight, bias, delay) by their full names.
+
+        Returns:
+            Name → tensor, in the link's own layout.
+        """
+        base = self.weight_name[: -len("{weight}")]
+        tensors = {"weight": self.weight, "bias": self.bias, "delay": self.delay}
+        return {f"{base}{{{key}}}": value for key, value in tensors.items() if value is not None}
+
+    # ---------------------------------------------------------------------------------- one step
+
+    def deliver(self, x: Tensor, random: torch.Generator) -> Tensor:
+        """Gives what arrives at the target when the source's variable is x in one step.
+
+        Args:
+            x: [batch, *source shape].
+            random: For dropout and the rate-to-spike link.
+
+        Returns:
+            [batch, *target shape] (or [batch, target size]).
+        """
+        for name in self.syn_type:
+            x = synapses.apply(self, name, x, random)
+        return x.reshape(len(x), *self.post.size) if self.post.shape else x

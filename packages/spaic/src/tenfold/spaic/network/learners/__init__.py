@@ -1,0 +1,99 @@
+"""Learners: surrogate gradients, and rules that change weights from spikes (section 10)."""
+
+from tenfold.spaic.network.learners.checking import (
+    finite_differences,
+)
+from tenfold.spaic.network.learners.learner import (
+    ALGORITHMS,
+    RULES,
+    Learner,
+    listed,
+)
+from tenfold.spaic.network.learners.online import (
+    OTTT,
+    EProp,
+    Forward,
+    RateModulate,
+    Sensitivity,
+)
+from tenfold.spaic.network.learners.rewarded import (
+    RSTDP,
+    RSTDPET,
+    DopamineSTDP,
+    FeedbackRSTDP,
+    ImageRSTDP,
+    LocalRSTDP,
+    SwitchRSTDP,
+)
+from tenfold.spaic.network.learners.rule import (
+    Moment,
+    Rule,
+    kernel_scale,
+)
+from tenfold.spaic.network.learners.stdp import (
+    BioHash,
+    FullOnlineSTDP,
+    HomeostaticScaling,
+    ImageSTDP,
+    InhibitorySTDP,
+    IntegerSTDP,
+    LocalSTDP,
+    MetaSTDP,
+    NearestOnlineSTDP,
+    PairSTDP,
+    TripletSTDP,
+)
+from tenfold.spaic.network.learners.supervised import (
+    FORCE,
+    PSD,
+    SPAN,
+    ReSuMe,
+    SpikeProp,
+    Tempotron,
+)
+from tenfold.spaic.network.learners.surrogates import (
+    SURROGATES,
+    Surrogate,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "FORCE",
+    "OTTT",
+    "PSD",
+    "RSTDP",
+    "RSTDPET",
+    "RULES",
+    "SPAN",
+    "SURROGATES",
+    "BioHash",
+    "DopamineSTDP",
+    "EProp",
+    "FeedbackRSTDP",
+    "Forward",
+    "FullOnlineSTDP",
+    "HomeostaticScaling",
+    "ImageRSTDP",
+    "ImageSTDP",
+    "InhibitorySTDP",
+    "IntegerSTDP",
+    "Learner",
+    "LocalRSTDP",
+    "LocalSTDP",
+    "MetaSTDP",
+    "Moment",
+    "NearestOnlineSTDP",
+    "PairSTDP",
+    "RateModulate",
+    "ReSuMe",
+    "Rule",
+    "Sensitivity",
+    "SpikeProp",
+    "Surrogate",
+    "SwitchRSTDP",
+    "Tempotron",
+    "TripletSTDP",
+    "finite_differences",
+    "kernel_scale",
+    "listed",
+]

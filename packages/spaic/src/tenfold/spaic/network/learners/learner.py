@@ -1,0 +1,413 @@
+"""The learner: which parts are trained, by which rule or surrogate gradient (section 10)."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners.online import OTTT, EProp, Forward, RateModulate
+from tenfold.spaic.network.learners.rewarded import (
+    RSTDP,
+    RSTDPET,
+    DopamineSTDP,
+    FeedbackRSTDP,
+    ImageRSTDP,
+    LocalRSTDP,
+    SwitchRSTDP,
+)
+from tenfold.spaic.network.learners.rule import Rule
+from tenfold.spaic.network.learners.stdp import (
+    BioHash,
+    FullOnlineSTDP,
+    HomeostaticScaling,
+    ImageSTDP,
+    InhibitorySTDP,
+    IntegerSTDP,
+    LocalSTDP,
+    MetaSTDP,
+    NearestOnlineSTDP,
+    PairSTDP,
+    TripletSTDP,
+)
+from tenfold.spaic.network.learners.supervised import FORCE, PSD, SPAN, ReSuMe, SpikeProp, Tempotron
+from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
+from tenfold.spaic.network.objects import Assembly, BaseModule
+
+_OPTIMISERS = {
+    name: getattr(torch.optim, name)
+    for name in [
+        "Adam",
+        "AdamW",
+        "SparseAdam",
+        "Adamax",
+        "ASGD",
+        "LBFGS",
+        "RMSprop",
+        "Rprop",
+        "SGD",
+        "Adadelta",
+        "Adagrad",
+    ]
+}
+_SCHEDULES = {
+    name: getattr(torch.optim.lr_scheduler, name)
+    for name in [
+        "LambdaLR",
+        "StepLR",
+        "MultiStepLR",
+        "ExponentialLR",
+        "CosineAnnealingLR",
+        "ReduceLROnPlateau",
+        "CyclicLR",
+        "CosineAnnealingWarmRestarts",
+    ]
+}
+
+RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
+    "nearest_online_stdp": (NearestOnlineSTDP, {}),
+    "full_online_stdp": (FullOnlineSTDP, {}),
+    "meta_nearest_online_stdp": (MetaSTDP, {}),
+    "postpreintstdp": (IntegerSTDP, {}),
+    "conv2d_stdp": (ImageSTDP, {}),
+    "local_stdp": (LocalSTDP, {}),
+    "local_rstdp": (LocalRSTDP, {}),
+    "rstdp": (RSTDP, {}),
+    "rstdpet": (RSTDPET, {}),
+    "conv2d_rstdp": (ImageRSTDP, {}),
+    "switch_rstdp": (SwitchRSTDP, {}),
+    "bp_rstdp": (FeedbackRSTDP, {}),
+    "bp_rstdpet": (FeedbackRSTDP, {"tau_pre": 4.0, "tau_post": 10.0, "tau_et": 5.0}),
+    "homeostatic_scaling": (HomeostaticScaling, {}),
+    "stdp": (PairSTDP, {}),
+    "triplet_stdp": (TripletSTDP, {}),
+    "inhibitory_stdp": (InhibitorySTDP, {}),
+    "resume": (ReSuMe, {}),
+    "psd": (PSD, {}),
+    "span": (SPAN, {}),
+    "tempotron": (Tempotron, {}),
+    "spikeprop": (SpikeProp, {}),
+    "force": (FORCE, {}),
+    "dopamine_stdp": (DopamineSTDP, {}),
+    "biohash": (BioHash, {}),
+    "eprop": (EProp, {}),
+    "ottt": (OTTT, {}),
+    "rate_modulate": (RateModulate, {}),
+}
+"""algorithm → the rule and what differs from its defaults."""
+
+ALGORITHMS = (*OWN, "sbp", *RULES)
+
+
+class Learner(BaseModule):
+    """Trains parts of a network.
+
+    Args:
+        trainable: A network, assembly, group, connection, module, or a list of them.
+        pathway: Parts that only carry gradients.
+        algorithm: stca, stbp, sbp, true (surrogate gradients) or a rule of `RULES`, in any case, or
+            a `Rule` class.
+        name: The name.
+        reward: The Reward node of a rewarded rule; by default the network's only one.
+        **options: Parameters: alpha and surrogate_func of the gradients, those of the rule.
+
+    Raises:
+        InputError: For names and values that do not fit.
+    """
+
+    label = "learner"
+
+    def __init__(
+        self,
+        trainable: Any = None,
+        pathway: Any = None,
+        algorithm: str | type[Rule] = "stca",
+        name: str | None = None,
+        reward: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name)
+        self.trainable = listed(trainable)
+        self.pathway = listed(pathway)
+        self.algorithm = algorithm.casefold() if isinstance(algorithm, str) else algorithm.__name__
+        self.reward = reward
+        self.options = options
+        self.surrogate: Surrogate | None = None
+        self.rule: type[Rule] | None = None
+        self._defaults: Mapping[str, Any] = {}
+        if isinstance(algorithm, type):
+            self.rule = algorithm
+        elif self.algorithm in RULES:
+            self.rule, self._defaults = RULES[self.algorithm]
+        elif self.algorithm in ALGORITHMS:
+            self.surrogate = self._surrogate()
+        else:
+            raise InputError(f"{self!r}: {did_you_mean(self.algorithm, ALGORITHMS, 'algorithm')}")
+        if self.rule is not None:
+            for key in options:
+                if key not in self.rule.options:
+                    hint = did_you_mean(key, self.rule.options, f"option of {self.algorithm}")
+                    raise InputError(f"{self!r}: {hint}")
+                value = options[key]
+                if key.startswith("tau") and value is not None and not 0 < value < math.inf:
+                    raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
+        self.optim_name = self.lr_schedule_name = ""
+        self.optim_kwargs: dict[str, Any] = {}
+        self.schedule_kwargs: dict[str, Any] = {}
+        self._optimiser: torch.optim.Optimizer | None = None
+        self._schedule: Any = None
+        self._network: Any = None
+        self._target: Tensor | None = None
+
+    def _surrogate(self) -> Surrogate:
+        options = dict(self.options)
+        name = self.algorithm
+        if name == "sbp":
+            name = options.pop("surrogate_func", "AtanGrad")
+            if isinstance(name, Surrogate):
+                return name
+            if name not in SURROGATES or name in OWN:
+                known = [key for key in SURROGATES if key not in OWN]
+                raise InputError(f"{self!r}: {did_you_mean(name, known, 'surrogate_func')}")
+        alpha = options.pop("alpha", SURROGATES[name].alpha)
+        if options:
+            hint = did_you_mean(next(iter(options)), ("alpha", "surrogate_func"), "option")
+            raise InputError(f"{self!r}: {hint}")
+        if not 0 < alpha < math.inf:
+            raise InputError(f"{self!r}: alpha={alpha}; expected > 0")
+        made = SURROGATES[name]
+        return Surrogate(made.name, made.text, float(alpha), made.at_zero)
+
+    # ---------------------------------------------------------------------------------- optimiser
+
+    def set_optimizer(self, optim_name: str = "Adam", lr: float = 1e-3, **options: Any) -> None:
+        """Chooses the optimiser.
+
+        Args:
+            optim_name: Adam, AdamW, SparseAdam, Adamax, ASGD, LBFGS, RMSprop, Rprop, SGD,
+                Adadelta or Adagrad.
+            lr: The step size.
+            **options: Further arguments of the optimiser.
+
+        Raises:
+            InputError: For another name.
+        """
+        if optim_name not in _OPTIMISERS:
+            raise InputError(f"{self!r}: {did_you_mean(optim_name, _OPTIMISERS, 'optimiser')}")
+        self.optim_name, self.optim_kwargs = optim_name, {"lr": lr, **options}
+        self._optimiser = self._schedule = None
+
+    def set_schedule(self, lr_schedule_name: str, **options: Any) -> None:
+        """Chooses how the step size changes.
+
+        Args:
+            lr_schedule_name: LambdaLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR,
+                ReduceLROnPlateau, CyclicLR or CosineAnnealingWarmRestarts.
+            **options: Its arguments.
+
+        Raises:
+            InputError: For another name.
+        """
+        if lr_schedule_name not in _SCHEDULES:
+            hint = did_you_mean(lr_schedule_name, _SCHEDULES, "schedule")
+            raise InputError(f"{self!r}: {hint}")
+        self.lr_schedule_name, self.schedule_kwargs = lr_schedule_name, options
+        self._schedule = None
+        if self._optimiser is not None:
+            self._make_schedule(self._optimiser)
+
+    def _make_schedule(self, optimiser: torch.optim.Optimizer) -> None:
+        self._schedule = _SCHEDULES[self.lr_schedule_name](optimiser, **self.schedule_kwargs)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, made when it is first needed.
+
+        Raises:
+            InputError: If none was chosen, or there is nothing to train.
+        """
+        if self._optimiser is None:
+            if not self.optim_name:
+                raise InputError(f"{self!r} has no optimiser; call set_optimizer first")
+            parameters = self.parameters()
+            if not parameters:
+                raise InputError(f"{self!r} has nothing to train")
+            self._tell_blocked()
+            self._optimiser = _OPTIMISERS[self.optim_name](parameters, **self.optim_kwargs)
+            if self.lr_schedule_name:  # at once: it must see every step of the optimiser
+                self._make_schedule(self._optimiser)
+        return self._optimiser
+
+    def _tell_blocked(self) -> None:
+        """Says where a trained link ends at spikes that pass no gradient on."""
+        if self.surrogate is None:
+            return
+        parts = self.parts(self.trainable)
+        passing = {id(part) for part in [*parts, *self.parts(self.pathway)]}
+        for con in parts:
+            if isinstance(con, Connection) and id(con.post) not in passing:
+                model = con.post.definition(None) if isinstance(con.post, NeuronGroup) else None
+                if model is not None and ("spike(" in model.step or model.ode):
+                    message(
+                        f"{self!r}: {con!r} is trained, but {con.post!r} is neither in trainable "
+                        "nor in pathway, so that no gradient passes its spikes"
+                    )
+
+    def optim_zero_grad(self) -> None:
+        """Clears the gradients."""
+        self.optimizer.zero_grad()
+
+    def optim_step(self, closure: Callable[[], Any] | None = None) -> None:
+        """Makes a step.
+
+        Args:
+            closure: For LBFGS: clears the gradients, runs the network, goes backward and gives the
+                loss; called several times.
+
+        Raises:
+            InputError: If LBFGS got none.
+        """
+        if closure is None and self.optim_name == "LBFGS":
+            raise InputError(f"{self!r}: LBFGS needs optim_step(closure), which computes the loss")
+        self.optimizer.step() if closure is None else self.optimizer.step(closure)
+
+    def optim_schedule(self, metric: float | None = None) -> None:
+        """Moves the step size on, once an epoch.
+
+        Args:
+            metric: What ReduceLROnPlateau watches, for example the loss.
+
+        Raises:
+            InputError: If there is no schedule, or it needs a metric and got none.
+        """
+        if not self.lr_schedule_name:
+            raise InputError(f"{self!r} has no schedule; call set_schedule first")
+        if self._schedule is None:
+            self._make_schedule(self.optimizer)
+        if self.lr_schedule_name == "ReduceLROnPlateau":
+            if metric is None:
+                raise InputError(f"{self!r}: ReduceLROnPlateau needs optim_schedule(metric)")
+            self._schedule.step(metric)
+        else:
+            self._schedule.step()
+
+    def teach(self, target: Any) -> None:
+        """Sets what a supervised rule is taught in the next run.
+
+        Args:
+            target: The wanted spikes (force, eprop, ottt: values) [batch, post, steps]; tempotron:
+                [batch, post] of 0 and 1; spikeprop: [batch, post] of times in ms.
+        """
+        self._target = torch.as_tensor(np.asarray(target)).to(torch.float64)
+
+    # ------------------------------------------------------------------------------------- parts
+
+    def parts(self, which: Sequence[Any]) -> list[Any]:
+        """Expands containers to groups, connections and modules.
+
+        Args:
+            which: `trainable` or `pathway`.
+        """
+        found: dict[int, Any] = {}
+        for part in which:
+            inner = list(part.walk()) if isinstance(part, Assembly) else [part]
+            if isinstance(part, Assembly) and not isinstance(part, NeuronGroup):
+                inner += part.get_connections()
+            found.update({id(item): item for item in inner})
+        return list(found.values())
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Lists what the gradient learner trains."""
+        if self._network is not None:
+            self._network.prepare()
+        made: dict[int, Any] = {}
+        for part in self.parts(self.trainable):
+            if isinstance(part, Connection):
+                forward = self.rule is not None and issubclass(self.rule, Forward)
+                for tensor in (part.weight, part.bias, part.delay):
+                    if tensor is not None and (
+                        tensor.requires_grad or (forward and tensor is part.weight)
+                    ):
+                        made[id(tensor)] = tensor
+                for module in part.modules.values():
+                    made |= {id(p): p for p in module.parameters()}
+            elif isinstance(part, NeuronGroup):
+                made |= {id(p): p for p in part.trainables.values()}
+            elif hasattr(part, "torch_module"):
+                made |= {id(p): p for p in part.torch_module.parameters()}
+        return list(made.values())
+
+    def make_rules(self, random: torch.Generator) -> list[Rule]:
+        """Makes the rule of each trainable connection.
+
+        Args:
+            random: For rules that draw.
+
+        Raises:
+            InputError: For a connection that the rule does not fit, or if there is none.
+        """
+        assert self.rule is not None
+        made = []
+        for part in self.parts(self.trainable):
+            if isinstance(part, Connection) and part.weight is not None:
+                pairs = tuple(part.weight.shape) == (part.post.num, part.pre.num)
+                if part.stored_sparse or not (
+                    part.kind == self.rule.link if self.rule.image else pairs
+                ):
+                    raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
+                rule = self.rule(part, **{**self._defaults, **self.options})
+                rule.learner, rule.random = self, random
+                made.append(rule)
+        if not made:
+            raise InputError(f"{self!r}: {self.algorithm} found no connection to train")
+        return made
+
+    def target_at(self, k: int, post: int, like: Tensor) -> Tensor | None:
+        """Gives what a supervised rule is taught for one step; None for other rules.
+
+        Args:
+            k: The step of the run.
+            post: The number of target neurons.
+            like: For device and precision.
+
+        Raises:
+            InputError: As `taught`.
+        """
+        return self.taught(k, post, like) if self.rule and self.rule.needs_target else None
+
+    def taught(self, k: int, post: int, like: Tensor) -> Tensor:
+        """Gives the target of one step.
+
+        Args:
+            k: The step of the run; after the target's end there are zeros.
+            post: The number of neurons that are taught.
+            like: For device and precision.
+
+        Raises:
+            InputError: If there is no target, or it has another number of neurons.
+        """
+        if self._target is None:
+            raise InputError(f"{self!r}: {self.algorithm} needs a target; call teach() first")
+        made = self._target.to(like)
+        if made.ndim == 3:
+            made = made[..., k] if k < made.shape[2] else torch.zeros_like(made[..., 0])
+        if made.shape[-1] != post:
+            raise InputError(f"{self!r}: the target has {made.shape[-1]} neurons; expected {post}")
+        return made
+
+
+def listed(given: Any) -> list[Any]:
+    """Gives one thing, several or none as a list.
+
+    Args:
+        given: None, a thing, or a list or tuple of them.
+    """
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
