@@ -451,7 +451,8 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def call(a: Any, b: Any) -> Tensor:
         like = a if isinstance(a, Tensor) else b
-        return function(torch.as_tensor(a).to(like), torch.as_tensor(b).to(like))
+        given: Any = {"dtype": like.dtype, "device": like.device}  # not by way of single precision
+        return function(torch.as_tensor(a, **given), torch.as_tensor(b, **given))
 
     return call
 
