@@ -56,6 +56,7 @@ class Plan:
         monitors: Monitors.
         learners: Learners.
         gradients: Whether any part is trained through the run.
+        ranks: Over how many processes the neurons are spread.
     """
 
     dt: float
@@ -73,6 +74,7 @@ class Plan:
     monitors: list[Monitor] = field(default_factory=list)
     learners: list[Learner] = field(default_factory=list)
     gradients: bool = False
+    ranks: int = 1
 
 
 def make_plan(
@@ -87,6 +89,7 @@ def make_plan(
     dtype: torch.dtype,
     device: torch.device,
     full_grad: bool = False,
+    ranks: int = 1,
 ) -> Plan:
     """Compiles the parts of a network.
 
@@ -101,12 +104,13 @@ def make_plan(
         dtype: The precision.
         device: The device.
         full_grad: Whether gradients flow through every part.
+        ranks: Over how many processes the neurons are spread.
 
     Raises:
         InputError: For a loop with strategy 1, a link to a variable that does not exist, a learner
             pair that fights for one weight.
     """
-    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors))
+    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors), ranks=ranks)
     plan.learners = list(learners)
     present = {id(part) for part in parts}
     modules = [part for part in parts if isinstance(part, Module)]

@@ -50,7 +50,7 @@ class Network(Assembly):
         self.compat, self.dtype = compat, dtype
         self.dt, self.strategy, self.engine = 0.1, 0, "auto"
         self.device = torch.device("cpu")
-        self.full_grad = False
+        self.full_grad, self.ranks = False, 1
         self._plan: Any = None
         self._engine: Any = None
         self._state: dict[tuple[int, str], Tensor] = {}
@@ -70,16 +70,23 @@ class Network(Assembly):
         Args:
             backend: None, `"torch"` or `"pytorch"`.
             device: A torch device.
-            partition: Not used: one device runs one network.
+            partition: Whether the neurons are spread over the processes of torch.distributed,
+                which exchange spikes; all processes must build and run the same network.
+
+        Raises:
+            InputError: For a backend or a device that there is not, or a partition of one process.
         """
         if backend not in (None, "torch", "pytorch"):
             raise InputError(f"backend={backend!r}; expected None, 'torch' or 'pytorch'")
+        from tenfold.spaic.engines.ranks import ranks
+
         if isinstance(device, list):
             if len(device) != 1:
                 raise InputError(f"device={device}; one network runs on one device")
             device = device[0]
         self.device = torch.device(device)
         self._random = torch.Generator(self.device).manual_seed(self._random.initial_seed())
+        self.ranks = ranks() if partition else 1
         self._plan = None
 
     def set_backend_dt(self, dt: Any = 0.1) -> None:
@@ -200,7 +207,7 @@ class Network(Assembly):
         if full_enable_grad is not None:
             self.full_grad = full_enable_grad
         if device is not None or backend is not None:
-            self.set_backend(backend, device or str(self.device))
+            self.set_backend(backend, device or str(self.device), self.ranks > 1)
         self.prepare()
         self._plan = self._make_plan()
         self._engine = None
@@ -220,6 +227,7 @@ class Network(Assembly):
             dtype=self.dtype,
             device=self.device,
             full_grad=self.full_grad,
+            ranks=self.ranks,
         )
 
     # ---------------------------------------------------------------------------------------- run
@@ -286,6 +294,8 @@ class Network(Assembly):
             node.place(self.device, self.dtype)
             node.generator = self._random
         batch = self._batch_size(plan)
+        if batch > 1 and getattr(self._engine, "name", "") == "event":
+            self._engine = None  # it runs one sample
         if fresh or batch != self._batch or not self._state:
             if not fresh and self._state:
                 raise InputError(
