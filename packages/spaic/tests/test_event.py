@@ -92,6 +92,27 @@ def test_sources_reach_their_targets_with_delays():
     assert one.trace.values.std() > 1
 
 
+def test_links_of_states_and_rates_that_change_between_parts_of_a_run():
+    def run(engine):
+        random = np.random.default_rng(4)
+        net = Network(dtype=torch.float64)
+        net.drive = Generator(num=5, coding_method="constant_current", rate=0.2)
+        net.a, net.b = NeuronGroup(5), NeuronGroup(4)
+        net.into = Connection(net.drive, net.a, link_type="one_to_one_sparse", weight=1.0)
+        weight = random.uniform(0, 0.1, (4, 5))
+        net.graded = Connection(net.a, net.b, weight=weight, pre_var_name="V")
+        net.trace = StateMonitor(net.b, "V")
+        net.build(engine=engine)
+        net.run(3.0)
+        net.drive(np.full(5, 0.4))
+        net.run_continue(3.0)
+        return net.trace.values
+
+    one, two = run("step"), run("event")
+    np.testing.assert_allclose(two, one, rtol=1e-9)
+    assert one.std() > 0.1
+
+
 def test_why_an_engine_is_not_taken_is_told():
     with Network() as net:
         source = Generator(num=600, coding_method="poisson", rate=1.0)

@@ -15,7 +15,7 @@ from tenfold.spaic.engines.event.links import (
     put_back,
     synapses_of,
 )
-from tenfold.spaic.engines.event.sources import in_loop, write_source
+from tenfold.spaic.engines.event.sources import in_loop, refresh_rate, write_source
 from tenfold.spaic.engines.ranks import Exchange, Share
 from tenfold.spaic.engines.step import watched
 from tenfold.spaic.network.learners import PairSTDP
@@ -203,7 +203,9 @@ class EventEngine:
         """Makes what the sources emit that the loop does not make, in the step engine's order."""
         made: dict[int, list[np.ndarray]] = {}
         for number, source in enumerate(self.plan.sources):
-            if not in_loop(source):
+            if in_loop(source):
+                refresh_rate(self.code, number, source)
+            else:
                 source.start(count, self.plan.dt, done)
                 made[number] = []
         for k in range(count if made else 0):

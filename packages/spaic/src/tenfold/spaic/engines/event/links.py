@@ -164,6 +164,9 @@ class LinkWriter:
         for item in links:
             if not len(item.pre):
                 continue
+            if item.con.pre_var_name != "O":
+                self._write_graded(item)
+                continue
             plain = self._source(item.con) is None and item.rule is None
             if plain and (many or item.mixed):
                 later.append(item)
@@ -195,6 +198,20 @@ class LinkWriter:
         else:
             call = f"{'deliver_same' if same else 'deliver'}({spikes}, {count}, {synapses})"
         code.add(3, f"if t >= {age}:", f"    {call}")
+
+    def _write_graded(self, item: Synapses) -> None:
+        """From a state of a group at the end of the step before: all of it, at each step.
+
+        For links of few synapses, such as those that gather a group into one value.
+        """
+        code, con, number = self.code, item.con, self.code.plan.links.index(item.con)
+        for name, held in (("pre", item.pre), ("post", item.post)):
+            code.argument(f"{name}_{number}", held.astype(np.int32))
+        code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
+        state, into = code.into(con.pre, con.pre_var_name), code.into(con.post, con.post_var_name)
+        code.add(3, f"for j in range({len(item.pre)}):")
+        given = f"weight_{number}[j] * {state}[pre_{number}[j]]"
+        code.add(4, f"{into}[post_{number}[j]] += {given}")
 
     def is_identity(self, item: Synapses) -> bool:
         """One synapse from each channel of a source to the neuron of the same number.

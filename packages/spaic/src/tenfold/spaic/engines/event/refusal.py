@@ -32,7 +32,10 @@ def refusal(plan: Plan) -> str | None:
         if not con.deliverable or con.bias is not None:
             return f"{con!r} is not a plain weighted link"
         if con.pre_var_name != "O":
-            return f"{con!r} reads {con.pre_var_name}, not spikes"
+            if any(con is item for item in plan.late) or con.delay is not None:
+                return f"{con!r} reads {con.pre_var_name} with a delay or adds it to a state"
+            if id(con.pre) not in plan.groups or plan.ranks > 1:
+                return f"{con!r} reads {con.pre_var_name}, not spikes"
     return _learning(plan) or _watching(plan) or _groups(plan)
 
 
@@ -47,6 +50,8 @@ def _learning(plan: Plan) -> str | None:
             return f"{learner!r} changes weights, which several processes do not share"
         for part in learner.parts(learner.trainable):
             if isinstance(part, Connection):
+                if part.pre_var_name != "O":
+                    return f"{part!r} is plastic and reads no spikes"
                 if part.mask is not None:
                     return f"{part!r} is plastic and has a mask"
                 if id(part) in seen:

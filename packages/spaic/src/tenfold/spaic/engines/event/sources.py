@@ -17,7 +17,22 @@ def in_loop(source: Encoder) -> bool:
     Args:
         source: The source.
     """
-    return isinstance(source, Generator) and source.coding_method in (*DRAWN, *CONSTANT)
+    known = isinstance(source, Generator) and source.coding_method in (*DRAWN, *CONSTANT)
+    return known and not source.coding.get("gen_first", False)
+
+
+def refresh_rate(code: Code, number: int, source: Encoder) -> None:
+    """Takes over a generator's source, which may have changed since the last part of a run.
+
+    Args:
+        code: Holds the arguments.
+        number: The source's number.
+        source: The source.
+    """
+    rate = code.arguments[f"rate_{number}"]
+    rate[:] = source.source.reshape(-1).numpy()
+    if source.coding_method == "poisson":
+        code.arguments[f"none_{number}"][:] = np.exp(-rate * code.plan.dt)
 
 
 def write_source(
