@@ -295,7 +295,9 @@ class StepEngine:
                 (layer, con.post_var_name, value.reshape(len(value), *layer.size))
                 for layer, value in ((con.post, into), (con.pre, back))
             ]
-        value = con.deliver(self._read(con.pre, con.pre_var_name, state, fresh), self.random)
+        lagged = any(con is item for item in self.plan.lagged)
+        seen = self._read(con.pre, con.pre_var_name, state, state if lagged else fresh)
+        value = con.deliver(seen, self.random)
         return [(con.post, con.post_var_name, value)]
 
     def _call(

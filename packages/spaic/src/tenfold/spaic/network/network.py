@@ -50,7 +50,7 @@ class Network(Assembly):
         self.compat, self.dtype = compat, dtype
         self.dt, self.strategy, self.engine = 0.1, 0, "auto"
         self.device = torch.device("cpu")
-        self.full_grad, self.ranks = False, 1
+        self.full_grad, self.ranks, self.break_loops = False, 1, False
         self._plan: Any = None
         self._engine: Any = None
         self._state: dict[tuple[int, str], Tensor] = {}
@@ -181,6 +181,7 @@ class Network(Assembly):
         full_enable_grad: bool | None = None,
         device: str | None = None,
         engine: str | None = None,
+        break_loops: bool | None = None,
     ) -> None:
         """Compiles the network; a run does so by itself when something changed.
 
@@ -192,6 +193,8 @@ class Network(Assembly):
             device: A torch device.
             engine: auto, step (everything), scan (feed-forward networks, the whole time at once)
                 or event (simulation of large sparse circuits).
+            break_loops: Whether, with strategy 1, links that close a loop read what their source
+                was before the step; otherwise a loop is an error.
 
         Raises:
             InputError: For a network that cannot be built so; it names the part.
@@ -204,6 +207,8 @@ class Network(Assembly):
             if engine not in ENGINES:
                 raise InputError(did_you_mean(engine, ENGINES, "engine"))
             self.engine = engine
+        if break_loops is not None:
+            self.break_loops = break_loops
         if full_enable_grad is not None:
             self.full_grad = full_enable_grad
         if device is not None or backend is not None:
@@ -228,6 +233,7 @@ class Network(Assembly):
             device=self.device,
             full_grad=self.full_grad,
             ranks=self.ranks,
+            break_loops=self.break_loops,
         )
 
     # ---------------------------------------------------------------------------------------- run
