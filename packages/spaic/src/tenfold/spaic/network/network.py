@@ -46,6 +46,8 @@ class Network(Assembly):
     ) -> None:
         if compat not in (None, "spaic"):
             raise InputError(f"compat={compat!r}; expected None or 'spaic'")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={dtype}; expected torch.float32 or torch.float64")
         super().__init__(name or "net")
         self.compat, self.dtype = compat, dtype
         self.dt, self.strategy, self.engine = 0.1, 0, "auto"
@@ -54,6 +56,7 @@ class Network(Assembly):
         self._plan: Any = None
         self._engine: Any = None
         self._state: dict[tuple[int, str], Tensor] = {}
+        self._kept: dict[tuple[int, str], Tensor] = {}  # states that were loaded
         self._random = torch.Generator().manual_seed(0)
         self._batch = 0
         self.n_time_step = 0
@@ -84,7 +87,12 @@ class Network(Assembly):
             if len(device) != 1:
                 raise InputError(f"device={device}; one network runs on one device")
             device = device[0]
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            told = str(error).splitlines()[0]
+            raise InputError(f"device={device!r} cannot be used here ({told})") from error
         self._random = torch.Generator(self.device).manual_seed(self._random.initial_seed())
         self.ranks = ranks() if partition else 1
         self._plan = None
@@ -272,7 +280,7 @@ class Network(Assembly):
 
     def reset(self) -> None:
         """Forgets all states, also those that a new run keeps."""
-        self._state, self.n_time_step = {}, 0
+        self._state, self._kept, self.n_time_step = {}, {}, 0
 
     init_run = reset
 
@@ -335,7 +343,7 @@ class Network(Assembly):
         for key, entry in plan.groups.items():
             made = initial_state(entry, batch, plan.device, self._random)
             for name, value in made.items():
-                before = old.get((key, name))
+                before = old.get((key, name), self._kept.get((key, name)))
                 if name in entry.model.stay and before is not None:
                     # A longer or shorter batch begins with the mean of what was learned.
                     same = before.shape == value.shape
@@ -368,7 +376,8 @@ class Network(Assembly):
         for group in self.parts(NeuronGroup):
             made |= {f"{group.id}:{{{key}}}": value for key, value in group.trainables.items()}
             for name in group.definition(self.compat).stay:  # learned thresholds
-                value = self._state.get((id(group), name))
+                key = (id(group), name)
+                value = self._state.get(key, self._kept.get(key))
                 if value is not None:
                     made[f"{group.id}:{{{name}[stay]}}"] = value
         return made

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tenfold.shared.errors import InputError
 from tenfold.spaic.engines.event.code import Code
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.learners import PairSTDP
@@ -96,6 +97,8 @@ def synapses_of(code: Code, con: Connection, rule: PairSTDP | None) -> Synapses:
     first, last = code.own[id(con.post)]
     if con.stored_sparse:
         pre, post = con.pre_index.numpy(), con.post_index.numpy()  # type: ignore[union-attr]
+        _within(con, "pre_index", pre, weight)
+        _within(con, "post_index", post, weight)
         place = np.flatnonzero((post >= first) & (post < last))
         place = place[np.lexsort((post[place], pre[place]))]
         pre, post = pre[place], post[place]
@@ -113,6 +116,17 @@ def synapses_of(code: Code, con: Connection, rule: PairSTDP | None) -> Synapses:
     age = 0 if is_late(code.plan, con) else 1
     found = weight.reshape(-1)[place].astype(code.dtype)
     return Synapses(con, pre, post - first, found, steps, age, shortest, mixed, rule, place)
+
+
+def _within(con: Connection, what: str, index: np.ndarray, weight: np.ndarray) -> None:
+    """Refuses indices, perhaps set by hand, that lead outside: the compiled loop trusts them."""
+    size = (con.pre if what == "pre_index" else con.post).num
+    if index.shape != weight.shape:
+        raise InputError(f"{con!r}: {what} has {index.shape} entries for {weight.shape} weights")
+    if len(index) and not 0 <= index.min() <= index.max() < size:
+        raise InputError(
+            f"{con!r}: {what} holds {index.min()}..{index.max()}; expected 0..{size - 1}"
+        )
 
 
 def put_back(code: Code, synapses: Synapses, number: int) -> None:
