@@ -255,6 +255,19 @@ def test_exact_refuses_what_is_not_linear():
         net.run(1.0)
 
 
+def test_a_network_of_double_precision_takes_its_numbers_in_it():
+    model = NeuronModel(
+        name="numbers",
+        states={"V": -70.6, "W": 0.0, "U": 0.0},
+        step="W = where(V > 0, 1.0, 0.1)\nU = minimum(W, 0.3) + maximum(V, -0.7)\nO = 0 * V",
+    )
+    with Network(dtype=torch.float64) as net:
+        cell = NeuronGroup(1, model=model)
+    net.run(0.1)
+    found = [net.variable(cell, name).item() for name in "VWU"]
+    assert found == [-70.6, 0.1, 0.1 - 0.7]
+
+
 def test_equations_refuse_code():
     for text in (
         "O = __import__('os')",

@@ -201,33 +201,3 @@ def test_a_graph_as_snntorch_writes_it_runs_as_snntorch_runs_it():
             potentials[layer] = u * (1 - s)
         np.testing.assert_array_equal(net.output.predict[k].numpy(), s)
     assert net.output.predict.sum() > 10
-
-
-def test_a_network_exported_by_snntorch_gives_its_output_here():
-    nir = pytest.importorskip("nir")
-    snntorch = pytest.importorskip("snntorch")
-    from snntorch.export_nir import export_to_nir
-
-    from tenfold.spaic import from_nir
-
-    torch.manual_seed(0)
-    layers = []
-    for n, m in ((6, 5), (3, 6)):
-        leaky = snntorch.Leaky(
-            beta=torch.full((n,), 0.9),
-            threshold=torch.ones(n),
-            reset_mechanism="zero",
-            init_hidden=True,
-        )
-        layers += [torch.nn.Linear(m, n), leaky]
-    theirs = torch.nn.Sequential(*layers)
-    x = (torch.rand(40, 2, 5) < 0.5).float() * 2
-    with torch.no_grad():
-        expected = torch.stack([theirs(part) for part in x])
-    graph = export_to_nir(theirs, torch.zeros(5))
-    assert isinstance(graph, nir.NIRGraph)
-    net = from_nir(graph, reset="value")
-    net.input(x.transpose(0, 1))
-    net.run(40 * net.dt)
-    assert expected.sum() > 10
-    assert torch.equal(net.output.predict, expected)

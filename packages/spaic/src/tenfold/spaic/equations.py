@@ -58,6 +58,9 @@ FUNCTIONS = frozenset(
 """What may be called: `exprel(x)` is (e^x − 1)/x; `uniform()`, `normal()` draw a number for each
 neuron; `sum(x)` adds over the group, `batch_sum(x)` over the batch."""
 
+LONGEST = 20_000
+"""No model and no expression has more characters than this."""
+
 RANDOM = frozenset({"uniform", "normal"})
 ACROSS = frozenset({"sum", "batch_sum"})
 
@@ -110,6 +113,8 @@ def parse(text: str, where: str = "equations") -> Program:
         InputError: For anything that is not an assignment of allowed arithmetic.
     """
     program = []
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text)} characters; expected at most {LONGEST}")
     for line in text.splitlines():
         line = line.split("#")[0].strip()
         if not line:
@@ -153,6 +158,8 @@ def expression(text: str, where: str = "equations") -> ast.expr:
     Raises:
         InputError: If it is not allowed arithmetic.
     """
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text)} characters; expected at most {LONGEST}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -161,6 +168,10 @@ def expression(text: str, where: str = "equations") -> ast.expr:
         number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
         if not isinstance(node, _NODES) or (isinstance(node, ast.Constant) and not number):
             raise InputError(f"{where}: {text.strip()!r} holds {type(node).__name__}; not allowed")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not names([node]):
+            for part in ast.walk(node):  # whole numbers would grow without bound
+                if isinstance(part, ast.Constant):
+                    part.value = float(part.value)  # type: ignore[arg-type]
         if isinstance(node, ast.Compare) and len(node.ops) > 1:
             raise InputError(
                 f"{where}: {text.strip()!r}: compare two values at a time, join with &"
@@ -451,7 +462,8 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def call(a: Any, b: Any) -> Tensor:
         like = a if isinstance(a, Tensor) else b
-        return function(torch.as_tensor(a).to(like), torch.as_tensor(b).to(like))
+        given: Any = {"dtype": like.dtype, "device": like.device}  # not by way of single precision
+        return function(torch.as_tensor(a, **given), torch.as_tensor(b, **given))
 
     return call
 
@@ -496,9 +508,11 @@ def evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:
         values: Name → value.
     """
     code = compile(ast.fix_missing_locations(ast.Expression(node)), "<expression>", "eval")
-    return eval(
-        code, {"__builtins__": _BUILTINS, **NAMESPACE}, dict(values)
-    )  # a checked expression
+    scope = {"__builtins__": _BUILTINS, **NAMESPACE}
+    try:
+        return eval(code, scope, dict(values))  # a checked expression
+    except OverflowError as error:
+        raise InputError(f"{ast.unparse(node)} is too large a number") from error
 
 
 def evaluate_all(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:

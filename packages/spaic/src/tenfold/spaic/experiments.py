@@ -1,5 +1,6 @@
 """What the verbs do: simulate circuits, train classifiers, write their reports."""
 
+import os
 import time
 from dataclasses import dataclass
 from statistics import fmean, pstdev
@@ -16,6 +17,7 @@ from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
 from tenfold.spaic import pictures
 from tenfold.spaic.data import Split, load
+from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
 from tenfold.spaic.network.monitors import SpikeMonitor
 from tenfold.spaic.network.network import Network, NetworkModule
@@ -37,9 +39,13 @@ class SimulateConfig:
     """Which engine; auto takes the fastest that is exact."""
     seed: int = 0
     """Seed of connections, starting values and noise."""
+    processes: int = 1
+    """Over how many processes the neurons are spread; under torchrun its processes are taken."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be simulated."""
+        if self.processes < 1:
+            raise InputError(f"processes={self.processes}; expected >= 1")
         if self.circuit not in CIRCUITS:
             raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
         if not 0 < self.time < float("inf"):
@@ -75,11 +81,22 @@ def simulate(config: SimulateConfig) -> Simulated:
     """Simulates a circuit of the library.
 
     Args:
-        config: The simulation.
+        config: The simulation; with several processes this one is the first of them.
     """
+    from torch import distributed
+
+    if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
+        with launched(config.processes, simulate, config):
+            return _simulated(config)
+    return _simulated(config)
+
+
+def _simulated(config: SimulateConfig) -> Simulated:
     circuit = CIRCUITS[config.circuit]
     begun = time.process_time()
     net = circuit.make(config.size or circuit.size, config.seed)
+    if config.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        net.set_backend(partition=True)
     net.build(engine=config.engine)
     net.run(net.dt)  # compiles; the run below begins anew
     built = time.process_time() - begun

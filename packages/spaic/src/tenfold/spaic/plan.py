@@ -56,6 +56,8 @@ class Plan:
         monitors: Monitors.
         learners: Learners.
         gradients: Whether any part is trained through the run.
+        ranks: Over how many processes the neurons are spread.
+        lagged: Links that read the step before although the strategy is 1, since they close a loop.
     """
 
     dt: float
@@ -73,6 +75,8 @@ class Plan:
     monitors: list[Monitor] = field(default_factory=list)
     learners: list[Learner] = field(default_factory=list)
     gradients: bool = False
+    ranks: int = 1
+    lagged: list[Connection] = field(default_factory=list)
 
 
 def make_plan(
@@ -87,6 +91,8 @@ def make_plan(
     dtype: torch.dtype,
     device: torch.device,
     full_grad: bool = False,
+    ranks: int = 1,
+    break_loops: bool = False,
 ) -> Plan:
     """Compiles the parts of a network.
 
@@ -101,12 +107,14 @@ def make_plan(
         dtype: The precision.
         device: The device.
         full_grad: Whether gradients flow through every part.
+        ranks: Over how many processes the neurons are spread.
+        break_loops: Whether, with strategy 1, links that close a loop read the step before.
 
     Raises:
         InputError: For a loop with strategy 1, a link to a variable that does not exist, a learner
             pair that fights for one weight.
     """
-    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors))
+    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors), ranks=ranks)
     plan.learners = list(learners)
     present = {id(part) for part in parts}
     modules = [part for part in parts if isinstance(part, Module)]
@@ -132,7 +140,8 @@ def make_plan(
     if strategy == 0:
         plan.order = [*early, *modules, *groups]
     else:
-        plan.order = _forward(early, modules, groups, plan.sources)
+        lagged = plan.lagged if break_loops else None
+        plan.order = _forward(early, modules, groups, plan.sources, lagged)
     _learn(plan, full_grad)
     return plan
 
@@ -183,8 +192,9 @@ def _forward(
     modules: list[Module],
     groups: list[NeuronGroup],
     sources: list[Encoder],
+    lagged: list[Connection] | None = None,
 ) -> list[Any]:
-    """Puts each part after all that it reads."""
+    """Puts each part after all that it reads; links that close a loop go into `lagged`."""
     done: set[int] = {id(source) for source in sources}
     waiting: list[Any] = [*links, *modules, *groups]
     order: list[Any] = []
@@ -193,7 +203,8 @@ def _forward(
         for part in waiting:
             if isinstance(part, Connection):
                 needs = {id(part.pre)}
-                if "electrical" in part.syn_type:  # reads the potentials before the step
+                # Electrical ones read the potentials before the step.
+                if "electrical" in part.syn_type or part in (lagged or ()):
                     needs = set()
             elif isinstance(part, Module):
                 needs = {id(target) for target in part.input_targets}
@@ -203,6 +214,11 @@ def _forward(
                 needs |= {id(m) for m in modules if part in m.output_targets}
             if needs <= done:
                 ready.append(part)
+        if not ready and lagged is not None:
+            closing = _closing([c for c in links if c not in lagged], groups, done)
+            if closing:
+                lagged += closing
+                continue
         if not ready:
             stuck = ", ".join(repr(part) for part in waiting if isinstance(part, Layer))
             raise InputError(
@@ -213,6 +229,24 @@ def _forward(
         done |= {id(part) for part in ready}
         waiting = [part for part in waiting if id(part) not in done]
     return order
+
+
+def _closing(
+    links: list[Connection], groups: list[NeuronGroup], done: set[int]
+) -> list[Connection]:
+    """The links into the first group that waits only for what itself leads to."""
+    for group in groups:
+        reached: set[int] = set()
+        found: list[Any] = [group]
+        while found:
+            part = found.pop()
+            after = [c.post for c in links if c.pre is part and id(c.post) not in reached]
+            reached |= {id(layer) for layer in after}
+            found += after
+        late = [c for c in links if c.post is group and id(c) not in done]
+        if id(group) not in done and late and all(id(c.pre) in reached for c in late):
+            return late
+    return []
 
 
 def _both_ways(con: Connection, group: NeuronGroup) -> bool:

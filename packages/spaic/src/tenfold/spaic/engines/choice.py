@@ -25,6 +25,12 @@ def make_engine(plan: Plan, wanted: str, random: torch.Generator) -> tuple[Any, 
     """
     from tenfold.spaic.engines import event, scan
 
+    if plan.ranks > 1:
+        why_not = event.refusal(plan)
+        if why_not is not None or wanted not in ("auto", "event"):
+            told = why_not or f"engine {wanted!r} runs in one process"
+            raise InputError(f"partition=True cannot run this network: {told}")
+        return event.EventEngine(plan, random), f"event: over {plan.ranks} processes"
     reasons: dict[str, str] = {}
     for name, module in (("scan", scan), ("event", event)):
         why_not = module.refusal(plan)

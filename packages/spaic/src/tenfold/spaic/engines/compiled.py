@@ -14,10 +14,11 @@ from tenfold.shared.files import write_atomic
 
 _IMPORTS = """from numba import njit as _njit
 import numpy as np
-from tenfold.spaic.engines.scalars import *
-from tenfold.spaic.engines.delivery import *
+{imports}
 njit = _njit(nogil=True, error_model="numpy", cache={cache})
 """
+_CALLED = ("scalars", "draws", "delivery", "plasticity")
+"""The modules of compiled functions that a loop may call."""
 _MADE: dict[str, Any] = {}
 
 
@@ -51,10 +52,11 @@ def compiled(body: str, constants: dict[str, np.generic]) -> Any:
     if text in _MADE:
         return _MADE[text]
     folder = _folder()
-    text_all = _IMPORTS.format(cache=folder is not None) + text
+    imports = "\n".join(f"from tenfold.spaic.engines.{name} import *" for name in _CALLED)
+    text_all = _IMPORTS.format(cache=folder is not None, imports=imports) + text
     filename, name = "<tenfold.spaic>", f"tenfold_spaic_loop_{len(_MADE)}"
     if folder is not None:
-        sources = [Path(__file__).with_name(f"{name}.py") for name in ("scalars", "delivery")]
+        sources = [Path(__file__).with_name(f"{name}.py") for name in _CALLED]
         seen = hashlib.sha256(text_all.encode())
         for source in sources:  # what the loop calls is part of what was compiled
             seen.update(source.read_bytes())
@@ -65,7 +67,7 @@ def compiled(body: str, constants: dict[str, np.generic]) -> Any:
                 write_atomic(path, text_all)
         except OSError:
             folder, filename = None, "<tenfold.spaic>"
-            text_all = _IMPORTS.format(cache=False) + text
+            text_all = _IMPORTS.format(cache=False, imports=imports) + text
     # numba finds a kept function's globals through a module of this name.
     module = sys.modules.setdefault(name, types.ModuleType(name))
     exec(compile(text_all, filename, "exec"), module.__dict__)  # the text above, not the file

@@ -33,14 +33,44 @@ def deliver_same(spikes: Any, count: int, start: Any, post: Any, weight: Any, in
 
 
 @njit(nogil=True)
-def deliver_later(
-    spikes: Any, count: int, start: Any, post: Any, weight: Any, lag: Any, ring: Any, t: int
+def deliver_value(
+    spikes: Any, count: int, value: Any, start: Any, post: Any, weight: Any, into: Any
 ) -> None:
-    """The same with a delay for each synapse, into a ring of future sums.
+    """The same where each source has a value: the weights are multiplied by it.
+
+    Args:
+        spikes: As in `deliver`, the sources whose value is not zero.
+        count: As in `deliver`.
+        value: [n].
+        start: As in `deliver`.
+        post: As in `deliver`.
+        weight: As in `deliver`.
+        into: As in `deliver`.
+    """
+    for k in range(count):
+        i = spikes[k]
+        for j in range(start[i], start[i + 1]):
+            into[post[j]] += weight[j] * value[i]
+
+
+@njit(nogil=True)
+def deliver_later(
+    spikes: Any,
+    count: int,
+    value: Any,
+    start: Any,
+    post: Any,
+    weight: Any,
+    lag: Any,
+    ring: Any,
+    t: int,
+) -> None:
+    """Like `deliver_value`, with a delay for each synapse, into a ring of future sums.
 
     Args:
         spikes: As in `deliver`.
         count: As in `deliver`.
+        value: As in `deliver_value`; empty where all are 1.
         start: As in `deliver`.
         post: As in `deliver`.
         weight: [synapses].
@@ -51,8 +81,50 @@ def deliver_later(
     slots = len(ring)
     for k in range(count):
         i = spikes[k]
-        for j in range(start[i], start[i + 1]):
-            ring[(t + lag[j]) % slots, post[j]] += weight[j]
+        if len(value):
+            for j in range(start[i], start[i + 1]):
+                ring[(t + lag[j]) % slots, post[j]] += weight[j] * value[i]
+        else:
+            for j in range(start[i], start[i + 1]):
+                ring[(t + lag[j]) % slots, post[j]] += weight[j]
+
+
+@njit(nogil=True)
+def deliver_lagged(
+    spikes: Any,
+    counts: Any,
+    values: Any,
+    begins: Any,
+    post: Any,
+    weight: Any,
+    into: Any,
+    t: int,
+    age: int,
+    lags: int,
+) -> None:
+    """Like `deliver_later`, but with the weights of the step of arrival, which may have changed.
+
+    Args:
+        spikes: int32 [slots, n], the sources that spiked in each of the last steps.
+        counts: [slots], how many.
+        values: [slots, n], the values of the sources; empty where all are 1.
+        begins: int64 [n * lags + 1], where the synapses of each source and each lag begin.
+        post: As in `deliver`.
+        weight: As in `deliver`.
+        into: As in `deliver`.
+        t: The step.
+        age: How old the spikes are that arrive with lag 0.
+        lags: How many lags there are.
+    """
+    for lag in range(lags):
+        if t < age + lag:
+            return
+        past = (t - age - lag) % len(spikes)
+        for k in range(counts[past]):
+            i = spikes[past, k]
+            value = values[past, i] if len(values) else 1
+            for j in range(begins[i * lags + lag], begins[i * lags + lag + 1]):
+                into[post[j]] += weight[j] * value
 
 
 @njit(nogil=True)
@@ -69,4 +141,28 @@ def collect(row: Any, offset: int, into: Any) -> None:
         row[offset + i] = 0
 
 
-__all__ = ["collect", "deliver", "deliver_later", "deliver_same"]
+@njit(nogil=True)
+def find_hits(row: Any, hits: Any) -> int:
+    """Lists the channels whose value is not zero, and says how many.
+
+    Args:
+        row: [n], the values.
+        hits: int32 [n], filled.
+    """
+    found = 0
+    for i in range(len(row)):
+        if row[i] != 0:
+            hits[found] = i
+            found += 1
+    return found
+
+
+__all__ = [
+    "collect",
+    "deliver",
+    "deliver_lagged",
+    "deliver_later",
+    "deliver_same",
+    "deliver_value",
+    "find_hits",
+]

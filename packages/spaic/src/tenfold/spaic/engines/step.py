@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +59,9 @@ def initial_state(
             drawn = torch.rand(shape, generator=random, dtype=entry.model.dtype, device=device)
             made[name] = drawn * (float(start[2]) - float(start[1])) + float(start[1])
             continue
-        value = torch.as_tensor(start).detach().to(device=device, dtype=entry.model.dtype)
+        # Through NumPy: torch would take a Python number in single precision.
+        value = start.detach() if isinstance(start, Tensor) else torch.as_tensor(np.asarray(start))
+        value = value.to(device=device, dtype=entry.model.dtype)
         if value.numel() not in (1, entry.group.num):
             raise InputError(
                 f"{entry.group!r}: initial {name} has {value.numel()} values; expected 1 or "
@@ -99,10 +102,17 @@ class GroupStep:
         self.batch = 1
         self.functions = dict(eq.NAMESPACE)
         self.functions["uniform"], self.functions["normal"] = drawn(torch.rand), drawn(torch.randn)
-        # Of two plain numbers `where` would make a tensor of torch's default precision.
-        self.functions["where"] = lambda c, a, b: torch.where(torch.as_tensor(c), a, b).to(
-            model.dtype
-        )
+
+        def where(condition: Any, a: Any, b: Any) -> Tensor:
+            # Of two plain numbers torch would make a tensor of its default precision.
+            given: Any = {"dtype": model.dtype, "device": device}
+            return torch.where(
+                torch.as_tensor(condition, device=device),
+                torch.as_tensor(a, **given),
+                torch.as_tensor(b, **given),
+            )
+
+        self.functions["where"] = where
         self.functions["sum"] = lambda x: x.sum(tuple(range(1, x.ndim)), keepdim=True)
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
@@ -285,7 +295,9 @@ class StepEngine:
                 (layer, con.post_var_name, value.reshape(len(value), *layer.size))
                 for layer, value in ((con.post, into), (con.pre, back))
             ]
-        value = con.deliver(self._read(con.pre, con.pre_var_name, state, fresh), self.random)
+        lagged = any(con is item for item in self.plan.lagged)
+        seen = self._read(con.pre, con.pre_var_name, state, state if lagged else fresh)
+        value = con.deliver(seen, self.random)
         return [(con.post, con.post_var_name, value)]
 
     def _call(

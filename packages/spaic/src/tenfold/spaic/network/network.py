@@ -46,14 +46,17 @@ class Network(Assembly):
     ) -> None:
         if compat not in (None, "spaic"):
             raise InputError(f"compat={compat!r}; expected None or 'spaic'")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={dtype}; expected torch.float32 or torch.float64")
         super().__init__(name or "net")
         self.compat, self.dtype = compat, dtype
         self.dt, self.strategy, self.engine = 0.1, 0, "auto"
         self.device = torch.device("cpu")
-        self.full_grad = False
+        self.full_grad, self.ranks, self.break_loops = False, 1, False
         self._plan: Any = None
         self._engine: Any = None
         self._state: dict[tuple[int, str], Tensor] = {}
+        self._kept: dict[tuple[int, str], Tensor] = {}  # states that were loaded
         self._random = torch.Generator().manual_seed(0)
         self._batch = 0
         self.n_time_step = 0
@@ -70,16 +73,28 @@ class Network(Assembly):
         Args:
             backend: None, `"torch"` or `"pytorch"`.
             device: A torch device.
-            partition: Not used: one device runs one network.
+            partition: Whether the neurons are spread over the processes of torch.distributed,
+                which exchange spikes; all processes must build and run the same network.
+
+        Raises:
+            InputError: For a backend or a device that there is not, or a partition of one process.
         """
         if backend not in (None, "torch", "pytorch"):
             raise InputError(f"backend={backend!r}; expected None, 'torch' or 'pytorch'")
+        from tenfold.spaic.engines.ranks import ranks
+
         if isinstance(device, list):
             if len(device) != 1:
                 raise InputError(f"device={device}; one network runs on one device")
             device = device[0]
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            told = str(error).splitlines()[0]
+            raise InputError(f"device={device!r} cannot be used here ({told})") from error
         self._random = torch.Generator(self.device).manual_seed(self._random.initial_seed())
+        self.ranks = ranks() if partition else 1
         self._plan = None
 
     def set_backend_dt(self, dt: Any = 0.1) -> None:
@@ -174,6 +189,7 @@ class Network(Assembly):
         full_enable_grad: bool | None = None,
         device: str | None = None,
         engine: str | None = None,
+        break_loops: bool | None = None,
     ) -> None:
         """Compiles the network; a run does so by itself when something changed.
 
@@ -185,6 +201,8 @@ class Network(Assembly):
             device: A torch device.
             engine: auto, step (everything), scan (feed-forward networks, the whole time at once)
                 or event (simulation of large sparse circuits).
+            break_loops: Whether, with strategy 1, links that close a loop read what their source
+                was before the step; otherwise a loop is an error.
 
         Raises:
             InputError: For a network that cannot be built so; it names the part.
@@ -197,10 +215,12 @@ class Network(Assembly):
             if engine not in ENGINES:
                 raise InputError(did_you_mean(engine, ENGINES, "engine"))
             self.engine = engine
+        if break_loops is not None:
+            self.break_loops = break_loops
         if full_enable_grad is not None:
             self.full_grad = full_enable_grad
         if device is not None or backend is not None:
-            self.set_backend(backend, device or str(self.device))
+            self.set_backend(backend, device or str(self.device), self.ranks > 1)
         self.prepare()
         self._plan = self._make_plan()
         self._engine = None
@@ -220,6 +240,8 @@ class Network(Assembly):
             dtype=self.dtype,
             device=self.device,
             full_grad=self.full_grad,
+            ranks=self.ranks,
+            break_loops=self.break_loops,
         )
 
     # ---------------------------------------------------------------------------------------- run
@@ -258,7 +280,7 @@ class Network(Assembly):
 
     def reset(self) -> None:
         """Forgets all states, also those that a new run keeps."""
-        self._state, self.n_time_step = {}, 0
+        self._state, self._kept, self.n_time_step = {}, {}, 0
 
     init_run = reset
 
@@ -286,6 +308,8 @@ class Network(Assembly):
             node.place(self.device, self.dtype)
             node.generator = self._random
         batch = self._batch_size(plan)
+        if batch > 1 and getattr(self._engine, "name", "") == "event":
+            self._engine = None  # it runs one sample
         if fresh or batch != self._batch or not self._state:
             if not fresh and self._state:
                 raise InputError(
@@ -319,7 +343,7 @@ class Network(Assembly):
         for key, entry in plan.groups.items():
             made = initial_state(entry, batch, plan.device, self._random)
             for name, value in made.items():
-                before = old.get((key, name))
+                before = old.get((key, name), self._kept.get((key, name)))
                 if name in entry.model.stay and before is not None:
                     # A longer or shorter batch begins with the mean of what was learned.
                     same = before.shape == value.shape
@@ -352,7 +376,8 @@ class Network(Assembly):
         for group in self.parts(NeuronGroup):
             made |= {f"{group.id}:{{{key}}}": value for key, value in group.trainables.items()}
             for name in group.definition(self.compat).stay:  # learned thresholds
-                value = self._state.get((id(group), name))
+                key = (id(group), name)
+                value = self._state.get(key, self._kept.get(key))
                 if value is not None:
                     made[f"{group.id}:{{{name}[stay]}}"] = value
         return made

@@ -1,0 +1,91 @@
+"""Which plans the event engine can run."""
+
+import ast
+from typing import Any
+
+from tenfold.spaic import equations as eq
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.learners import PairSTDP
+from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
+from tenfold.spaic.plan import Plan
+
+
+def refusal(plan: Plan) -> str | None:
+    """Says why the event engine cannot run a plan; None if it can.
+
+    Args:
+        plan: The plan.
+    """
+    if plan.gradients:
+        return "a gradient learner trains it"
+    if plan.device.type != "cpu":
+        return "it runs on a CPU only"
+    if plan.strategy != 0:
+        return "it has the latencies of strategy 0"
+    if plan.rewards:
+        return "rewards read every step"
+    if len(plan.order) != len(plan.groups) + len(plan.links) - len(plan.late):
+        return "it has torch modules"
+    if any(source.batch > 1 for source in plan.sources):
+        return "its batch is larger than one"
+    for con in plan.links:
+        if not con.deliverable or con.bias is not None:
+            return f"{con!r} is not a plain weighted link"
+        if con.pre_var_name != "O":
+            if any(con is item for item in plan.late) or con.delay is not None:
+                return f"{con!r} reads {con.pre_var_name} with a delay or adds it to a state"
+            if id(con.pre) not in plan.groups or plan.ranks > 1:
+                return f"{con!r} reads {con.pre_var_name}, not spikes"
+    return _learning(plan) or _watching(plan) or _groups(plan)
+
+
+def _learning(plan: Plan) -> str | None:
+    seen: set[int] = set()
+    for learner in plan.learners:
+        if learner.rule is None:
+            continue
+        if learner.rule is not PairSTDP:
+            return f"{learner!r}: of the learning rules only 'stdp' changes synapses by events"
+        if plan.ranks > 1:
+            return f"{learner!r} changes weights, which several processes do not share"
+        for part in learner.parts(learner.trainable):
+            if isinstance(part, Connection):
+                if part.pre_var_name != "O":
+                    return f"{part!r} is plastic and reads no spikes"
+                if part.mask is not None:
+                    return f"{part!r} is plastic and has a mask"
+                if id(part) in seen:
+                    return f"{part!r} has two learning rules"
+                seen.add(id(part))
+    return None
+
+
+def _watching(plan: Plan) -> str | None:
+    for node in plan.decoders:
+        if id(node.dec_target) not in plan.groups or node.coding_var_name != "O":
+            return f"{node!r} reads {node.coding_var_name} at every step"
+    for monitor in plan.monitors:
+        plain = isinstance(monitor, SpikeMonitor | StateMonitor) and not monitor.get_grad
+        if not plain:
+            return f"{monitor!r} is not a plain monitor"
+        spikes = isinstance(monitor, SpikeMonitor)
+        if spikes and (monitor.var_name != "O" or not isinstance(monitor.index, str)):
+            return f"{monitor!r} records a part of the spikes"
+        weights = isinstance(monitor.target, Connection) and not spikes
+        if id(monitor.target) not in plan.groups and not weights:
+            return f"{monitor!r} records a source"
+    return None
+
+
+def _groups(plan: Plan) -> str | None:
+    for entry in plan.groups.values():
+        program = (*entry.model.update, *entry.model.reset)
+        if eq.calls(program) & eq.ACROSS:
+            return f"{entry.group!r} sums over its neurons"
+        if not all(_is_spike(line.value) for line in program if line.name == "O"):
+            return f"what {entry.group!r} emits is not spikes"
+    return None
+
+
+def _is_spike(value: Any) -> bool:
+    return isinstance(value, ast.Call) and ast.unparse(value.func) in ("spike", "where")

@@ -1,0 +1,276 @@
+"""The scan engine itself: which plans it takes, and how it runs them layer by layer."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic import equations as eq
+from tenfold.spaic.engines.scan.kernels import Kernel
+from tenfold.spaic.engines.step import group_values
+from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.modules import Module
+from tenfold.spaic.network.monitors import Monitor
+from tenfold.spaic.plan import Plan, forward_order
+
+Key = tuple[int, str]
+
+_STATELESS = {
+    "basic",
+    "conv",
+    "conv_transpose",
+    "maxpool",
+    "avgpool",
+    "flatten",
+    "directpass",
+    "upsample",
+}
+
+
+def on_triton(plan: Plan) -> bool:
+    """Whether the loops are Triton's: with CUDA, and where Triton's interpreter is asked for.
+
+    Args:
+        plan: The plan.
+    """
+    return plan.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def refusal(plan: Plan) -> str | None:
+    """Says why this engine cannot run a plan; None if it can.
+
+    Args:
+        plan: The plan.
+    """
+    if plan.device.type not in ("cpu", "cuda"):
+        return "its kernels run on a CPU or with CUDA"
+    if on_triton(plan):
+        from tenfold.spaic.engines.scan import triton_kernels
+
+        why_not = triton_kernels.refusal(plan)
+        if why_not is not None:
+            return why_not
+    if any(learner.rule for learner in plan.learners):
+        return "a learning rule changes its weights"
+    if plan.late:
+        return f"{plan.late[0]!r} adds to a state"
+    if plan.rewards:
+        return "a reward is computed at every step"
+    for con in plan.links:
+        if not set(con.syn_type) <= _STATELESS:
+            return f"{con!r} has a synapse model with a memory"
+        if con.delay is not None:
+            return f"{con!r} has delays"
+        if con.stored_sparse or con.kind in ("spike2mass", "mass2spike"):
+            return f"{con!r} is not a dense link"
+    for part in plan.order:
+        if isinstance(part, Module):
+            return f"{part!r} is called at every step"
+    for source in plan.sources:
+        if source.dec_target is not None:
+            return f"{source!r} writes into a group at every step"
+    for entry in plan.groups.values():
+        found = eq.calls((*entry.model.update, *entry.model.reset))
+        if found & (eq.ACROSS | eq.RANDOM):
+            return f"{entry.group!r} draws numbers or sums over its neurons"
+    for monitor in plan.monitors:
+        if not isinstance(monitor.target, NeuronGroup) or monitor.get_grad:
+            return f"{monitor!r} does not record a group"
+    try:
+        forward_order(plan)
+    except InputError:
+        return "it has a loop"
+    return None
+
+
+class _Scan(torch.autograd.Function):
+    """One group over the whole time: inputs, starting states and values in, all states out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernel: Kernel, fixed: dict[str, float], names: Sequence[str], *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        count = len(kernel.inputs)
+        inputs, starts = given[:count], given[count : count + len(kernel.states)]
+        tensors = dict(zip(names, given[count + len(kernel.states) :], strict=True))
+        steps, size = inputs[0].shape[0], inputs[0][0].numel()
+        flat = [x.detach().contiguous().reshape(steps, size) for x in inputs]
+        held = []
+        for start in starts:
+            made = torch.empty((steps + 1, *start.shape), dtype=start.dtype, device=start.device)
+            made[0] = start
+            held.append(made)
+        batch = starts[0].shape[0]
+        values, arrays = _values(kernel, fixed, tensors, batch)
+        kernel.launch(arrays, None, [*[x.reshape(steps + 1, size) for x in held], *flat, *values])
+        ctx.kernel, ctx.fixed, ctx.names, ctx.batch = kernel, fixed, names, batch
+        ctx.save_for_backward(*inputs, *tensors.values())
+        ctx.held = held
+        ctx.set_materialize_grads(False)
+        return tuple(x[1:] for x in held)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        kernel: Kernel = ctx.kernel
+        count = len(kernel.inputs)
+        inputs = ctx.saved_tensors[:count]
+        tensors = dict(zip(ctx.names, ctx.saved_tensors[count:], strict=True))
+        steps, size = inputs[0].shape[0], inputs[0][0].numel()
+        values, arrays = _values(kernel, ctx.fixed, tensors, ctx.batch)
+        arriving = [
+            (name, g) for name, g in zip(kernel.states, grads, strict=True) if g is not None
+        ]
+        needs = ctx.needs_input_grad[3 + count + len(kernel.states) :]
+        wanted = [name for name, need in zip(ctx.names, needs, strict=True) if need]
+        like = ctx.held[0]
+        carried = [like.new_zeros(size) for _ in kernel.states]
+        into = [like.new_empty(steps, size) for _ in inputs]
+        order = [name for name in kernel.entry.model.values if name in wanted]
+        sums = {name: like.new_zeros(size) for name in order}
+        given = [x.reshape(steps + 1, size) for x in ctx.held]
+        given += [x.detach().contiguous().reshape(steps, size) for x in inputs]
+        given += values
+        given += [g.contiguous().reshape(steps, size) for _, g in arriving]
+        backward = (frozenset(name for name, _ in arriving), frozenset(wanted))
+        kernel.launch(arrays, backward, [*given, *carried, *into, *sums.values()])
+        shape = inputs[0].shape
+        made: list[Any] = [x.reshape(shape) for x in into]
+        made += [x.reshape(shape[1:]) for x in carried]
+        for name in ctx.names:
+            if name not in sums:
+                made.append(None)
+                continue
+            total = sums[name].reshape(shape[1:])
+            like = tensors[name]
+            made.append(total.sum() if like.ndim == 0 else total.sum(0).reshape(like.shape))
+        return (None, None, None, *made)
+
+
+def _values(
+    kernel: Kernel, fixed: dict[str, float], tensors: dict[str, Tensor], batch: int
+) -> tuple[list[Any], frozenset[str]]:
+    """The values in order: numbers, and arrays of one value for each neuron of each sample."""
+    made: list[Any] = []
+    arrays = set()
+    for name in kernel.entry.model.values:
+        if name in fixed:
+            made.append(float(fixed[name]))
+        elif tensors[name].ndim == 0:
+            made.append(float(tensors[name]))
+        else:
+            arrays.add(name)
+            made.append(tensors[name].detach().reshape(-1).repeat(batch))
+    return made, frozenset(arrays)
+
+
+class ScanEngine:
+    """Runs a feed-forward plan layer by layer, each over the whole time.
+
+    Args:
+        plan: The plan.
+        random: Where random numbers come from.
+    """
+
+    name = "scan"
+
+    def __init__(self, plan: Plan, random: torch.Generator) -> None:
+        self.plan, self.random = plan, random
+        self.order = forward_order(plan)
+        kind = Kernel
+        if on_triton(plan):
+            from tenfold.spaic.engines.scan.triton_kernels import TritonKernel as kind
+        self.kernels = {key: kind(entry) for key, entry in plan.groups.items()}
+
+    def refresh(self) -> None:
+        """Computes the constants again, since parameters may have been trained."""
+        plan = self.plan
+        for entry in plan.groups.values():
+            if entry.group.trainables or entry.group.varible_ranges:
+                entry.model = entry.group.compile(plan.compat, plan.dt, plan.dtype)
+
+    def run(self, state: dict[Key, Tensor], count: int, batch: int, done: int, fresh: bool) -> None:
+        """Makes steps; see `StepEngine.run`."""
+        plan = self.plan
+        for source in plan.sources:
+            source.start(count, plan.dt, done)
+        made = {id(source): source.whole(count) for source in plan.sources}
+        drawing = [source for source in plan.sources if made[id(source)] is None]
+        drawn: dict[int, list[Tensor]] = {id(source): [] for source in drawing}
+        for k in range(count if drawing else 0):  # in the step engine's order: equal numbers
+            for source in drawing:
+                drawn[id(source)].append(source.emit(k))
+        whole: dict[Key, Tensor] = {}  # [steps, batch, *shape]
+        for source in plan.sources:
+            value = made[id(source)]
+            value = torch.stack(drawn[id(source)]) if value is None else value
+            whole[id(source), "O"] = value.expand(count, batch, *value.shape[2:])
+        with torch.set_grad_enabled(plan.gradients and torch.is_grad_enabled()):
+            sums: dict[Key, Tensor] = {}
+            for part in self.order:
+                if isinstance(part, Connection):
+                    value = self._deliver(part, whole, state)
+                    key = (id(part.post), part.post_var_name)
+                    sums[key] = sums[key] + value if key in sums else value
+                else:
+                    self._advance(part, whole, sums, state, count, batch)
+        for node in plan.decoders:
+            node.record, node.step = whole[id(node.dec_target), node.coding_var_name], plan.dt
+        for monitor in plan.monitors:
+            self._watch(monitor, whole, done)
+        for key, value in whole.items():
+            state[key] = value[-1]
+
+    def _deliver(
+        self, con: Connection, whole: dict[Key, Tensor], state: dict[Key, Tensor]
+    ) -> Tensor:
+        key = (id(con.pre), con.pre_var_name)
+        x = whole[key]
+        if self.plan.strategy == 0:  # what the source was before each step
+            x = torch.cat([state[key][None].to(x.dtype), x[:-1]])
+        steps, batch = x.shape[:2]
+        made = con.deliver(x.reshape(steps * batch, *x.shape[2:]), self.random)
+        return made.reshape(steps, batch, *con.post.size)
+
+    def _advance(
+        self,
+        group: NeuronGroup,
+        whole: dict[Key, Tensor],
+        sums: dict[Key, Tensor],
+        state: dict[Key, Tensor],
+        count: int,
+        batch: int,
+    ) -> None:
+        kernel, key = self.kernels[id(group)], id(group)
+        model = kernel.entry.model
+        shape = (count, batch, *group.size)
+        inputs = [
+            sums[key, name].to(model.dtype)
+            if (key, name) in sums
+            else torch.zeros(shape, dtype=model.dtype, device=self.plan.device)
+            for name in model.inputs
+        ]
+        starts = [state[key, name] for name in model.states]
+        values = group_values(kernel.entry, self.plan.device)
+        fixed = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        made = _Scan.apply(kernel, fixed, list(tensors), *inputs, *starts, *tensors.values())
+        for name, value in zip(model.states, made, strict=True):
+            whole[key, name] = value
+        for name in model.inputs:
+            sums.pop((key, name), None)
+
+    def _watch(self, monitor: Monitor, whole: dict[Key, Tensor], done: int) -> None:
+        key = (id(monitor.target), monitor.var_name)
+        if key not in whole:
+            known = [name for found, name in whole if found == key[0]]
+            raise InputError(
+                f"{monitor!r}: {monitor.target!r} has no variable {monitor.var_name!r}; it has "
+                f"{', '.join(known)}"
+            )
+        for k, value in enumerate(whole[key]):
+            if monitor.is_due(done + k + 1, self.plan.dt):
+                monitor.take(value, (done + k + 1) * self.plan.dt)

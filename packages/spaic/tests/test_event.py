@@ -1,0 +1,169 @@
+"""The event engine: sources, delays, plasticity and decoders as the step engine has them."""
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.spaic import (
+    Connection,
+    Decoder,
+    Encoder,
+    Generator,
+    Learner,
+    Network,
+    NeuronGroup,
+    Reward,
+    SpikeMonitor,
+    StateMonitor,
+)
+from tenfold.spaic.engines.draws import draw_normal, draw_poisson, draw_stream, draw_uniform
+
+
+def plastic(engine, nearest, mu):
+    random = np.random.default_rng(2)
+    net = Network("plastic", dtype=torch.float64)
+    net.input = Encoder(num=12, coding_method="poisson")
+    net.beat = Generator(num=3, coding_method="sin", rate=np.array([1.5, 8.0]))
+    net.a, net.b = NeuronGroup(9, tau_m=5.0), NeuronGroup(7, tau_m=8.0)
+    net.into = Connection(net.input, net.a, weight=random.uniform(-0.1, 1.3, (9, 12)))
+    net.drum = Connection(net.beat, net.b, weight=0.3, max_delay=1.0, min_delay=0.0)
+    net.deep = Connection(
+        net.a, net.b, weight=random.uniform(0, 1, (7, 9)), max_delay=1.5, min_delay=0.2
+    )
+    net.back = Connection(net.b, net.a, weight=random.uniform(0, 0.4, (9, 7)), delay=0.3)
+    options = {"lr": 0.002, "mu_plus": mu, "mu_minus": 2 * mu, "nearest": nearest, "alpha": 1.1}
+    net.learner = Learner(
+        trainable=[net.into, net.deep, net.back], algorithm="stdp", tau_minus=15.0, **options
+    )
+    net.counts = Decoder(dec_target=net.b, num=7, coding_method="spike_counts")
+    net.weights = StateMonitor(net.deep, "weight", dt=5.0)
+    net.spikes = SpikeMonitor(net.a)
+    net.build(engine=engine)
+    net.input(random.uniform(0, 2, (1, 12)))
+    for _ in range(2):
+        net.run(20.0)
+        net.run_continue(10.0)
+    return net
+
+
+@pytest.mark.parametrize(("nearest", "mu"), [(False, 0.0), (True, 1.0), (False, 0.4)])
+def test_plasticity_by_events_equals_the_step_engine(nearest, mu):
+    one, two = plastic("step", nearest, mu), plastic("event", nearest, mu)
+    assert two.engine_note.startswith("event")
+    assert one.counts.predict.sum() > 10
+    assert torch.equal(one.counts.predict, two.counts.predict)
+    np.testing.assert_array_equal(one.spikes.spk_index[0], two.spikes.spk_index[0])
+    for name in ("into", "deep", "back"):
+        a, b = (net.members[name].weight.detach() for net in (one, two))
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
+    assert one.weights.values.std(-1).max() > 0.005  # it did learn
+    np.testing.assert_allclose(two.weights.values, one.weights.values, rtol=1e-9, atol=1e-12)
+
+
+def test_sources_reach_their_targets_with_delays():
+    def run(engine):
+        random = np.random.default_rng(3)
+        net = Network(dtype=torch.float64)
+        net.image = Encoder(num=6, coding_method="latency")
+        net.ramp = Generator(num=6, coding_method="ramp", rate=np.array([40.0, 5.0]))
+        net.cell = NeuronGroup(6, model="iaf_psc_exp")
+        net.mixed = Connection(
+            net.image,
+            net.cell,
+            link_type="fixed_total",
+            number=40,
+            weight=900.0,
+            delay=random.uniform(0, 2, 40),
+            post_var_name="ge",
+        )
+        net.early = Connection(
+            net.image, net.cell, link_type="one_to_one_sparse", weight=800.0, delay=0.7
+        )
+        net.other = Connection(net.ramp, net.cell, weight=2000.0, max_delay=3.0)
+        net.trace, net.spikes = StateMonitor(net.cell, "V"), SpikeMonitor(net.cell)
+        net.build(engine=engine)
+        net.image(np.linspace(0, 1, 6)[None])
+        net.run(12.0)
+        return net
+
+    one, two = run("step"), run("event")
+    np.testing.assert_allclose(two.trace.values, one.trace.values, rtol=1e-9)
+    np.testing.assert_array_equal(one.spikes.spk_count, two.spikes.spk_count)
+    assert one.trace.values.std() > 1
+
+
+def test_links_of_states_and_rates_that_change_between_parts_of_a_run():
+    def run(engine):
+        random = np.random.default_rng(4)
+        net = Network(dtype=torch.float64)
+        net.drive = Generator(num=5, coding_method="constant_current", rate=0.2)
+        net.a, net.b = NeuronGroup(5), NeuronGroup(4)
+        net.into = Connection(net.drive, net.a, link_type="one_to_one_sparse", weight=1.0)
+        weight = random.uniform(0, 0.1, (4, 5))
+        net.graded = Connection(net.a, net.b, weight=weight, pre_var_name="V")
+        net.trace = StateMonitor(net.b, "V")
+        net.build(engine=engine)
+        net.run(3.0)
+        net.drive(np.full(5, 0.4))
+        net.run_continue(3.0)
+        return net.trace.values
+
+    one, two = run("step"), run("event")
+    np.testing.assert_allclose(two, one, rtol=1e-9)
+    assert one.std() > 0.1
+
+
+def test_why_an_engine_is_not_taken_is_told():
+    with Network() as net:
+        source = Generator(num=600, coding_method="poisson", rate=1.0)
+        cell = NeuronGroup(600)
+        link = Connection(source, cell, link_type="full", w_std=0.0)
+        learner = Learner(trainable=[link], algorithm="full_online_stdp")
+    net.run(0.1)
+    assert "of the learning rules only 'stdp' changes synapses by events" in net.engine_note
+    assert learner.rule is not None
+    with Network() as net:
+        source = Generator(num=600, coding_method="poisson", rate=1.0)
+        cell = NeuronGroup(600)
+        Connection(source, cell, w_std=0.0)
+        Reward(dec_target=cell, num=1, coding_method="environment_reward", name="reward")
+    net.reward(0.5)
+    net.run(0.1)
+    assert "event: rewards read every step" in net.engine_note
+
+
+def test_a_larger_batch_goes_back_to_the_step_engine():
+    with Network() as net:
+        source = Encoder(num=600, coding_method="float")
+        cell = NeuronGroup(600)
+        Connection(source, cell, link_type="one_to_one_sparse", weight=0.3)
+        counts = Decoder(dec_target=cell, num=600, coding_method="spike_counts")
+    net.source(np.ones((1, 600)))
+    net.run(2.0)
+    assert net.engine_note.startswith("event")
+    single = counts.predict
+    net.source(np.ones((3, 600)))
+    net.run(2.0)
+    assert net.engine_note.startswith("step")
+    assert single.sum() > 600
+    assert torch.equal(counts.predict, single.expand(3, 600))
+
+
+def test_numbers_that_are_looked_up_have_their_distributions():
+    n = 20_000
+    key = np.uint64(99)
+    streams = [draw_stream(key, t) for t in (0, 1)]
+    uniform = np.array([[draw_uniform(s, i) for i in range(n)] for s in streams])
+    assert 0 <= uniform.min() < uniform.max() < 1
+    np.testing.assert_allclose(np.quantile(uniform, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.01)
+    assert abs(np.corrcoef(uniform[0], uniform[1])[0, 1]) < 0.03
+    assert abs(np.corrcoef(uniform[0, 1:], uniform[0, :-1])[0, 1]) < 0.03
+    normal = np.array([draw_normal(streams[0], i) for i in range(n)])
+    assert abs(normal.mean()) < 0.03
+    assert normal.var() == pytest.approx(1, rel=0.04)
+    for mean in (0.1, 3.0, 40.0):
+        none = np.exp(-mean)
+        counts = np.array([draw_poisson(streams[1], i, mean, none) for i in range(n)])
+        assert counts.mean() == pytest.approx(mean, rel=0.03)
+        assert counts.var() == pytest.approx(mean, rel=0.05)
+        assert (counts == 0).mean() == pytest.approx(none, abs=0.01)

@@ -1,0 +1,210 @@
+"""What a saved network keeps, and what a damaged or hostile file may not do."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tenfold.shared.errors import InputError
+from tenfold.spaic import (
+    Assembly,
+    Connection,
+    Encoder,
+    ExcludedTypePolicy,
+    IncludedTypePolicy,
+    IndexConnectPolicy,
+    Learner,
+    Network,
+    NeuronGroup,
+    Projection,
+    SpikeMonitor,
+    StateMonitor,
+)
+from tenfold.spaic import equations as eq
+from tenfold.spaic.saving import (
+    load_state,
+    network_from_dict,
+    network_load,
+    network_save,
+    network_to_dict,
+    save_state,
+)
+
+
+class Column(Assembly):
+    def __init__(self, size):
+        super().__init__(type="column")
+        self.e = NeuronGroup(size, neuron_type="excitatory")
+        self.i = NeuronGroup(size // 2, neuron_type=["inhibitory", "fast"])
+        self.ei = Connection(self.e, self.i, w_std=0.5)
+
+
+def nested():
+    net = Network("nested", dtype=torch.float64)
+    net.left, net.right = Column(6), Column(4)
+    net.source = Encoder(num=3, coding_method="float")
+    net.into = Connection(net.source, net.left.e, w_mean=1.0)
+    only = IncludedTypePolicy(["excitatory"], None) & ExcludedTypePolicy(None, ["fast"])
+    net.across = Projection(
+        net.left, net.right, policies=[only], ConnectionParameters={"w_mean": 0.8, "delay": 0.2}
+    )
+    net.back = Projection(net.right, net.left, policies=[IndexConnectPolicy([0], [(1, 1)])])
+    net.learner = Learner(trainable=[net.left, *net.across.expand()], algorithm="stdp")
+    net.seen = StateMonitor(net.right.e, "V", index=(slice(1, 3),), dt=0.2, nbatch=2)
+    net.weights = StateMonitor(net.into, "weight", index=([0, 1], 2))
+    net.spikes = SpikeMonitor(net.left.e)
+    return net
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_nested_assemblies_projections_and_monitors_come_back(tmp_path, kind):
+    net = nested()
+    network_save(net, tmp_path / "saved", kind)
+    again = network_load(tmp_path / "saved")
+    assert type(again.left) is Assembly
+    assert again.left.type == ["column"]
+    assert [g.num for g in again.right.get_groups()] == [4, 2]
+    assert len(again.get_connections()) == len(net.get_connections()) == 5
+    assert again.learner.trainable[0] is again.left
+    assert again.learner.trainable[1] is again.across.expand()[0]
+    assert again.seen.index == (slice(1, 3, None),)
+    assert again.weights.index == ([0, 1], 2)
+    for made in (net, again):
+        made.source(np.ones((1, 3)))
+        made.run(3.0)
+        made.run(3.0)
+    assert net.spikes.spk_count.sum() > 3
+    np.testing.assert_array_equal(net.seen.nbatch_values[-1], again.seen.nbatch_values[-1])
+    np.testing.assert_array_equal(net.weights.values, again.weights.values)
+    assert net.seen.values.shape == (1, 2, 15)
+    assert network_to_dict(again) == network_to_dict(net)
+
+
+def test_what_a_network_refers_to_must_be_in_it():
+    net = Network()
+    net.cell = NeuronGroup(2)
+    net.watch = StateMonitor(NeuronGroup(2, name="stranger"), "V")
+    with pytest.raises(InputError, match="watch refers to NeuronGroup stranger, which is not"):
+        network_to_dict(net)
+
+
+def small():
+    net = Network("small")
+    net.a, net.b = NeuronGroup(4), NeuronGroup(3, model="lifstdp_ex")
+    net.first = Connection(net.a, net.b, weight=np.full((3, 4), 20.0), max_delay=1.0)
+    net.second = Connection(net.b, net.a, link_type="bernoulli", p=0.7, weight=2.0)
+    return net
+
+
+def broken(state, net, how):
+    first, second = net.first.weight_name, net.second.weight_name
+    if how == "nan":
+        state[second][0] = float("nan")
+    elif how == "shape":
+        state[second.replace("{weight}", "{weight}")] = state[second][:-1]
+    elif how == "kind":
+        state[first] = state[first].to(torch.int64)
+    elif how == "missing":
+        del state[first.replace("{weight}", "{delay}")]
+    elif how == "unknown":
+        state["small<net>_c<con>:{weight}"] = torch.zeros(1)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("nan", "not finite"),
+        ("shape", "one int64 a weight"),
+        ("kind", "is torch.int64 in the saved state; expected torch.float32"),
+        ("missing", "lacks"),
+        ("unknown", "does not have"),
+    ],
+)
+def test_a_state_is_taken_whole_or_not_at_all(tmp_path, how, message):
+    net = small()
+    state = load_file(save_state(net, tmp_path / "state.safetensors"))
+    state[net.first.weight_name] *= 5
+    other = small()
+    other.prepare()
+    before = {name: value.clone() for name, value in other.named_parameters().items()}
+    index = other.second.pre_index.clone()
+    with pytest.raises(InputError, match=message):
+        load_state(other, broken(state, net, how))
+    for name, value in other.named_parameters().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(other.second.pre_index, index)
+
+
+def test_thresholds_that_were_learned_come_back(tmp_path):
+    net = small()
+    net.a.initial = {"V": 5.0}
+    net.run(20.0)
+    learned = net.variable(net.b, "theta").clone()
+    assert learned.sum() > 0
+    again = small()
+    load_state(again, save_state(net, tmp_path / "state.safetensors"))
+    assert any("theta" in name for name in again.named_parameters())
+    again.run(0.1)
+    assert (again.variable(again.b, "theta") >= 0.99 * learned).all()
+    again.reset()
+    again.run(0.1)
+    assert again.variable(again.b, "theta").sum() < learned.sum()
+
+
+def test_indices_set_by_hand_are_looked_at():
+    net = small()
+    net.build(engine="event")
+    net.second.pre_index[0] = 3
+    with pytest.raises(InputError, match=r"Connection second: pre_index holds \d\.\.3; expected 0"):
+        net.run(1.0)
+
+
+def described():
+    return json.loads(json.dumps(network_to_dict(small())))
+
+
+def test_a_file_may_not_ask_for_a_gigantic_network():
+    made = described()
+    made["parts"][0]["shape"] = [10**6, 10**6]
+    with pytest.raises(InputError, match=r"NeuronGroup a: 1000000000000 values; .* at most"):
+        network_from_dict(made)
+    made = described()
+    for part in made["parts"][:2]:
+        part["shape"] = [10**6]
+    with pytest.raises(InputError, match="Connection first: 1000000000000 values"):
+        network_from_dict(made)
+    made = described()
+    made["parts"][0]["shape"] = [2.5]
+    with pytest.raises(InputError, match=r"a size is 2\.5; expected a whole number"):
+        network_from_dict(made)
+    made = described()
+    link = next(part for part in made["parts"] if part["name"] == "second")
+    link["link_type"], link["parameters"] = "fixed_total", {"number": 10**12}
+    with pytest.raises(InputError, match="Connection second: 1000000000000 values"):
+        network_from_dict(made)
+
+
+def test_aliases_and_endless_numbers_are_refused(tmp_path):
+    folder = tmp_path / "saved"
+    file = network_save(small(), folder, "yaml")
+    assert "&id" not in file.read_text()
+    laughs = "a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n"
+    file.write_text(laughs + file.read_text())
+    with pytest.raises(InputError, match="it holds aliases"):
+        network_load(folder)
+    with pytest.raises(InputError, match="characters; expected at most"):
+        eq.expression("1+" * 20_000 + "1")
+    with pytest.raises(InputError, match="too large a number"):
+        eq.evaluate(eq.expression("9**9**9**9"), {})
+    assert eq.evaluate(eq.expression("2**10"), {}) == 1024
+
+
+def test_settings_of_a_network_are_checked():
+    with pytest.raises(InputError, match=r"dtype=torch\.int32; expected"):
+        Network(dtype=torch.int32)
+    for device in ("tpu", "cuda:77"):
+        with pytest.raises(InputError, match=f"device='{device}' cannot be used here"):
+            Network().set_backend(device=device)
