@@ -167,6 +167,8 @@ class Split:
         x_test: As x.
         y_test: As y.
         timed: Whether the second axis is time.
+        shape: The shape of a sample before it was flattened, without time: (channels, height,
+            width); None if x has that shape.
     """
 
     x: np.ndarray
@@ -174,6 +176,12 @@ class Split:
     x_test: np.ndarray
     y_test: np.ndarray
     timed: bool = False
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of a sample, without time."""
+        return self.shape or self.x.shape[2 if self.timed else 1 :]
 
 
 def digits() -> Split:
@@ -189,7 +197,7 @@ def digits() -> Split:
     x = (x / 16).astype(np.float32)
     y = y.astype(np.int64)
     train, test = train_test_split(np.arange(len(x)), test_size=360, random_state=0, stratify=y)
-    return Split(x[train], y[train], x[test], y[test])
+    return Split(x[train], y[train], x[test], y[test], shape=(1, 8, 8))
 
 
 def mnist() -> Split:
@@ -203,10 +211,10 @@ def mnist() -> Split:
     images = x.reshape(len(x), -1).astype(np.float32) / 255
     labels = y.astype(np.int64)
     if not whole:
-        return Split(images[:8000], labels[:8000], images[8000:], labels[8000:])
+        return Split(images[:8000], labels[:8000], images[8000:], labels[8000:], shape=(1, 28, 28))
     first, second = (read_idx(p) for p in train)
     shaped = first.reshape(len(first), -1).astype(np.float32) / 255
-    return Split(shaped, second.astype(np.int64), images, labels)
+    return Split(shaped, second.astype(np.int64), images, labels, shape=(1, 28, 28))
 
 
 def nmnist_small(steps: int = 20) -> Split:
@@ -233,7 +241,7 @@ def nmnist_small(steps: int = 20) -> Split:
                 parts += [np.stack(frames), np.array([int(label) for _, label in rows])]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise InputError(f"{path}: not the archive of N-MNIST small ({error})") from error
-    return Split(parts[0], parts[1], parts[2], parts[3], timed=True)
+    return Split(parts[0], parts[1], parts[2], parts[3], timed=True, shape=(2, 34, 34))
 
 
 SETS = ("digits", "mnist", "nmnist-small")

@@ -268,8 +268,8 @@ def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
         raise InputError(f"{run.folder} has no checkpoint yet")
     split = load(config.dataset, config.steps)
     classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.x.shape[-1], classes, split.timed)
-    module = NetworkModule(net, float(config.steps))
+    net = classifier(config, split.sample_shape, classes, split.timed)
+    module = NetworkModule(net, config.steps * net.dt)
     module.load_state_dict(saved[0])
     net._random.set_state(saved[1]["random"])
     return config, module, split

@@ -54,8 +54,9 @@ def refusal(plan: Plan) -> str | None:
     for con in plan.links:
         if not con.deliverable or con.bias is not None:
             return f"{con!r} is not a plain weighted link"
-        if con.pre_var_name != "O":
-            return f"{con!r} reads {con.pre_var_name}, not spikes"
+        graded = con.pre_var_name != "O"
+        if graded and (con in plan.late or con.delay is not None or id(con.pre) not in plan.groups):
+            return f"{con!r} reads {con.pre_var_name} with a delay or adds it to a state"
     for monitor in plan.monitors:
         if not isinstance(monitor, SpikeMonitor | StateMonitor) or monitor.get_grad:
             return f"{monitor!r} is not a plain monitor"
@@ -251,7 +252,9 @@ class EventEngine:
         for con in links:
             pre, post, weight, steps = self._synapses(con)
             source = next((k for k, s in enumerate(self.plan.sources) if s is con.pre), None)
-            if source is not None:
+            if con.pre_var_name != "O" and source is None:
+                self._write_graded_link(code, con, pre, post, weight)
+            elif source is not None:
                 if steps.max(initial=0) > 0:
                     raise InputError(
                         f"{con!r}: engine 'event' has no delay after a source; take 'step'"
@@ -365,6 +368,22 @@ class EventEngine:
         code.add(2, f"for j in range({count}):", f"    i = post_{number}[j]")
         code.add(3, f"{into}[i] += weight_{number}[j] * {out}, pre_{number}[j]]")
 
+    def _write_graded_link(
+        self, code: _Code, con: Connection, pre: np.ndarray, post: np.ndarray, weight: np.ndarray
+    ) -> None:
+        """From a state of a group, as it was at the end of the step before: all of it, each step.
+
+        For links of few synapses, such as those that gather a group into one value.
+        """
+        number = self.plan.links.index(con)
+        state = self._into(con.pre, con.pre_var_name)
+        for name, index in (("pre", pre), ("post", post)):
+            code.argument(f"{name}_{number}", index.astype(np.int32))
+        code.argument(f"weight_{number}", weight)
+        code.add(2, f"for j in range({len(pre)}):")
+        into = self._into(con.post, con.post_var_name)
+        code.add(3, f"{into}[post_{number}[j]] += weight_{number}[j] * {state}[pre_{number}[j]]")
+
     def _write_group(self, code: _Code, number: int, group: _Group) -> None:
         """The equations of a group, in a function of their own."""
         model, n = group.entry.model, group.entry.group.num
@@ -435,6 +454,8 @@ class EventEngine:
         if fresh or not self._ready:
             self._prepare(state)
         arguments = self._arguments
+        for number, source in enumerate(plan.sources):  # may have changed since the last part
+            arguments[f"rate_{number}"][:] = source.source.reshape(-1).numpy()
         states = [m for m in plan.monitors if isinstance(m, StateMonitor) and m.on]
         watchers = [
             (number, entry)
