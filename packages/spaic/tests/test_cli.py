@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tenfold.shared.cli import run
+from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, network_save
+from tenfold.spaic.library import cuba
 
 
 def answer(capsys, *argv, code=0):
@@ -27,7 +29,8 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     assert made["accuracy"] > 0.5
     assert answer(capsys, "evaluate", folder)["accuracy"] == made["accuracy"]
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png") == 2
+    # loss, confusion, and inside: raster, traces (a `lif` has one state but spikes), weights
+    assert page.count("data:image/png") == 5
     result = json.loads((folder / "result.json").read_text())
     assert result["results"][0]["value"] == pytest.approx(100 * made["accuracy"])
     parts = answer(capsys, "convert", folder, tmp_path / "net")["parts"]
@@ -76,7 +79,8 @@ def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
     assert found["engine"].startswith("event")
     assert found["neurons"] == 600
     assert found["rates"]["all"] > 0
-    assert (tmp_path / "cuba-raster.png").is_file()
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {f"cuba-{kind}.png" for kind in ("raster", "rates", "traces", "phase")}
     step = answer(capsys, "simulate", "--size", "600", "--time", "100", "--engine", "step")
     assert step["rates"] == found["rates"]
 
@@ -92,10 +96,44 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
+def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
+    net = cuba(500)
+    network_save(net, tmp_path / "saved")
+    (tmp_path / "mine.json").write_bytes((tmp_path / "saved" / "network.json").read_bytes())
+    (tmp_path / "mine.safetensors").write_bytes(
+        (tmp_path / "saved" / "weights.safetensors").read_bytes()
+    )
+    found = [
+        answer(capsys, "simulate", name, "--time", time, "--engine", "auto")
+        for name, time in (
+            (tmp_path / "saved", "100"),
+            (tmp_path / "mine.json", "0.1s"),
+            (tmp_path / "saved" / "network.json", "100ms"),
+        )
+    ]
+    assert found[0]["rates"] == found[1]["rates"] == found[2]["rates"]
+    assert found[0]["rates"]["all"] > 0
+    assert (found[0]["neurons"], found[0]["time_ms"]) == (500, 100.0)
+    assert found[0]["synapses"] == sum(con.weight.numel() for con in net.get_connections())
+    (tmp_path / "mine.safetensors").write_bytes(b"no")
+    assert "mine.safetensors" in answer(capsys, "simulate", tmp_path / "mine.json", code=2)
+    with Network() as waiting:
+        source = Encoder(num=3, coding_method="poisson")
+        layer = NeuronGroup(2, model="lif")
+        Connection(source, layer)
+    network_save(waiting, tmp_path / "waiting")
+    assert "source waits for data" in answer(capsys, "simulate", tmp_path / "waiting", code=2)
+    (tmp_path / "bad.json").write_text("{")
+    assert "not a network file" in answer(capsys, "simulate", tmp_path / "bad.json", code=2)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["simulate", "--circuit", "cubba"], "did you mean 'cuba'"),
+        (["simulate", "nowhere.json"], "nowhere.json does not exist"),
+        (["simulate", "--time", "1h"], "expected a number of ms"),
+        (["simulate", "--time", "0"], "expected > 0 ms"),
         (["train", "--dataset", "digit"], "did you mean 'digits'"),
         (["train", "--recipe", "digit"], "did you mean 'digits'"),
         (["train", "--steps", "0"], "expected >= 1"),

@@ -1,7 +1,7 @@
 """The command line: `tenfold spaic VERB`. Each verb parses, calls, and returns what was found."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +15,13 @@ from tenfold.shared.runs import Run
 from tenfold.spaic.experiments import (
     ReproduceConfig,
     SimulateConfig,
-    circuit_report,
-    classifier_report,
     evaluate_run,
     layer_seconds,
     train_run,
 )
 from tenfold.spaic.experiments import reproduce as reproduce_table
 from tenfold.spaic.experiments import simulate as simulate_circuit
+from tenfold.spaic.reports import circuit_report, classifier_report
 from tenfold.spaic.training import TrainConfig
 from tenfold.spaic.training import train as train_classifier
 
@@ -45,12 +44,11 @@ def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
 
     started = time.perf_counter()
     circuit = SimulateConfig()
-    simulated = simulate_circuit(circuit)
+    simulated = simulate_circuit(circuit, traced=100.0)
     config = TrainConfig(device="cpu")
     trained = train_classifier(config)
     report = Report("SPAIC: a circuit and a classifier", "CUBA, 1 s; digits, surrogate gradients")
     circuit_report(report, circuit, simulated)
-    report.text(f"The simulation ran in {simulated.seconds:.2f} s of processor time.")
     classifier_report(report, config, trained)
     page = report.write(output / "report.html")
     shown = [("cuba-raster", "Spikes of CUBA"), ("digits-confusion", "Answers on the digits")]
@@ -78,22 +76,32 @@ def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
 
 @app.command
 def simulate(
+    network: str | None = None,
     *,
     config: Annotated[SimulateConfig, FLAT] = SimulateConfig(),
     output: Path | None = None,
 ) -> Outcome:
-    """Simulates a circuit of the literature: rates, irregularity, speed, a raster.
+    """Simulates a circuit of the literature or a network file: rates, irregularity, speed.
+
+    Examples: `tenfold spaic simulate cobahh --time 500ms --output runs/cobahh`;
+    `tenfold spaic simulate net.json --time 1s --engine auto` for what `network_save` or `convert`
+    wrote. All random numbers come from the seed; a circuit gives the same rates again.
 
     Args:
+        network: A circuit or a file; the same as --circuit.
         config: The simulation.
-        output: A folder for a report with pictures; none is written by default.
+        output: A folder for a report with pictures (raster, rates, traces, phase plane); none is
+            written by default.
     """
     from tenfold.shared.report import Report
 
-    result = simulate_circuit(config)
+    if network is not None:
+        config = replace(config, circuit=network)
+    result = simulate_circuit(config, traced=100.0 if output is not None else 0.0)
+    neurons = sum(g.num for g in result.network.get_groups() if g.label == "neg")
     data: dict[str, Any] = {
         "circuit": config.circuit,
-        "neurons": sum(g.num for g in result.network.get_groups() if g.label == "neg"),
+        "neurons": neurons,
         "synapses": result.synapses,
         "time_ms": config.time,
         "rates": result.rates,
@@ -104,7 +112,9 @@ def simulate(
         "real_time_factor": result.real_time,
     }
     if output is not None:
-        report = Report(f"The circuit {config.circuit}", f"{config.time:g} ms")
+        report = Report(
+            f"Simulation of {config.circuit}", f"{neurons:,} neurons, {config.time:g} ms"
+        )
         circuit_report(report, config, result)
         report.config(config)
         data["report"] = report.write(output / "report.html")

@@ -1,12 +1,17 @@
-"""What the verbs do: simulate circuits, train classifiers, write their reports."""
+"""What the verbs do: simulate circuits, train classifiers, measure again."""
 
+import math
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from cyclopts import Parameter
 
 from tenfold.shared.compute import is_main_process
 from tenfold.shared.errors import InputError, did_you_mean
@@ -14,13 +19,28 @@ from tenfold.shared.progress import message, progress
 from tenfold.shared.published import compare, published
 from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
-from tenfold.spaic import pictures
 from tenfold.spaic.data import Split, load
 from tenfold.spaic.library import CIRCUITS, rates
-from tenfold.spaic.network.monitors import SpikeMonitor
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.network.nodes import Encoder
 from tenfold.spaic.objective import accuracy
+from tenfold.spaic.reports import classifier_report
 from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
+
+
+def _milliseconds(_: Any, tokens: Sequence[Any]) -> float:
+    """Reads a time: a number of ms, or with its unit."""
+    text = str(tokens[0].value).strip()
+    found = re.fullmatch(r"([0-9.eE+-]+?) *(us|ms|s)?", text)
+    try:
+        value = float(found[1]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if found is None or math.isnan(value):
+        raise InputError(f"time={text!r}; expected a number of ms, or for example 1s or 250ms")
+    return value * {"us": 1e-3, "ms": 1.0, "s": 1e3, None: 1.0}[found[2]]
 
 
 @dataclass(frozen=True)
@@ -28,11 +48,12 @@ class SimulateConfig:
     """One simulation of a circuit."""
 
     circuit: str = "cuba"
-    """cuba, cobahh, brunel or microcircuit."""
+    """cuba, cobahh, brunel, microcircuit or decision; or a network file: .json or .yaml with its
+    .safetensors beside it, .nir, or a folder of network_save."""
     size: int | None = None
-    """Neurons; by default the circuit's own number."""
-    time: float = 1000.0
-    """Biological time in ms."""
+    """Neurons; by default the circuit's own number. A file has its own."""
+    time: Annotated[float, Parameter(converter=_milliseconds)] = 1000.0
+    """Biological time in ms, or with a unit: 1s, 250ms."""
     engine: Literal["auto", "step", "event"] = "auto"
     """Which engine; auto takes the fastest that is exact."""
     seed: int = 0
@@ -40,10 +61,21 @@ class SimulateConfig:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be simulated."""
-        if self.circuit not in CIRCUITS:
+        if self.file is None and self.circuit not in CIRCUITS:
             raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
+        if self.file is not None and self.size is not None:
+            raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
+
+    @property
+    def file(self) -> Path | None:
+        """The network file or folder that `circuit` names; None if it names a circuit."""
+        if self.circuit in CIRCUITS:
+            return None
+        path = Path(self.circuit)
+        named = path.suffix in (".json", ".yaml", ".yml", ".nir") or len(path.parts) > 1
+        return path if named or path.is_dir() else None
 
 
 @dataclass
@@ -71,20 +103,43 @@ class Simulated:
     engine: str
 
 
-def simulate(config: SimulateConfig) -> Simulated:
-    """Simulates a circuit of the library.
+def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
+    """Simulates a circuit of the library or a network of a file.
 
     Args:
         config: The simulation.
+        traced: How much of the end is recorded in detail for pictures, in ms.
+
+    Raises:
+        InputError: For a file that cannot be read, or a network that waits for data.
     """
-    circuit = CIRCUITS[config.circuit]
     begun = time.process_time()
-    net = circuit.make(config.size or circuit.size, config.seed)
+    if config.file is not None:
+        net = _from_file(config.file)
+        net.set_random_seed(config.seed)
+    else:
+        circuit = CIRCUITS[config.circuit]
+        net = circuit.make(config.size or circuit.size, config.seed)
+    monitors = _tracers(net) if traced else []
     net.build(engine=config.engine)
     net.run(net.dt)  # compiles; the run below begins anew
     built = time.process_time() - begun
     begun = time.process_time()
-    net.run(config.time)
+    tail = min(traced, config.time / 2)
+    with progress("simulating", total=round(config.time)) as bar:
+        # Long runs go in parts, so that one sees how far they are.
+        part = max(config.time / 10, 100.0)
+        done = 0.0
+        while done < config.time - tail - 1e-9:
+            span = min(part, config.time - tail - done)
+            (net.run_continue if done else net.run)(span)
+            done += span
+            bar.update(round(done) - bar.done)
+        for monitor in monitors:
+            monitor.monitor_on()
+        if tail:
+            net.run_continue(tail)
+            bar.update(round(config.time) - bar.done)
     seconds = time.process_time() - begun
     return Simulated(
         network=net,
@@ -93,9 +148,53 @@ def simulate(config: SimulateConfig) -> Simulated:
         build_seconds=built,
         seconds=seconds,
         real_time=1000 * seconds / config.time,
-        synapses=sum(int(con.weight.numel()) for con in net.get_connections()),
+        synapses=sum(
+            int(con.weight.numel()) for con in net.get_connections() if con.weight is not None
+        ),
         engine=net.engine_note,
     )
+
+
+def _from_file(path: Path) -> Network:
+    """Reads a network and watches the spikes of its groups."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a circuit or a network file")
+    if path.suffix == ".nir":
+        from tenfold.spaic.interchange import from_nir
+
+        net = from_nir(path)
+    else:
+        from tenfold.spaic.saving import network_load
+
+        net = network_load(path)
+    waiting = [node for node in net.parts(Encoder) if node.source is None]
+    if waiting:
+        names = ", ".join(str(node.name) for node in waiting)
+        raise InputError(
+            f"{path}: {names} waits for data; simulate runs networks whose sources are generators "
+            "(train and evaluate run networks on data)"
+        )
+    groups = net.parts(NeuronGroup)
+    if not groups:
+        raise InputError(f"{path} holds no neurons")
+    watched = {id(monitor.target) for monitor in net.parts(SpikeMonitor)}
+    for group in groups:
+        if id(group) not in watched:
+            net.add_monitor(f"spikes_{group.name}", SpikeMonitor(group))
+    return net
+
+
+def _tracers(net: Network) -> list[StateMonitor]:
+    """Adds monitors, off at first, of the first two states of the watched groups."""
+    made = []
+    for monitor in net.parts(SpikeMonitor)[:4]:
+        group = monitor.target
+        for name in list(group.definition(net.compat).states)[:2]:
+            tracer = StateMonitor(group, name, dt=0.5 if net.dt <= 0.5 else None)
+            tracer.monitor_off()
+            net.add_monitor(f"trace_{group.name}_{name}", tracer)
+            made.append(tracer)
+    return made
 
 
 def irregularity(net: Network) -> float:
@@ -113,53 +212,6 @@ def irregularity(net: Network) -> float:
                 gaps = np.diff(part)
                 found.append(float(gaps.std() / gaps.mean()))
     return fmean(found) if found else float("nan")
-
-
-def circuit_report(report: Report, config: SimulateConfig, result: Simulated) -> None:
-    """Adds a simulation to a report: rates, raster, rates over time.
-
-    Args:
-        report: The report.
-        config: The simulation.
-        result: What it gave.
-    """
-    circuit = CIRCUITS[config.circuit]
-    # Known rates belong to the circuit's own size.
-    known = circuit.rates if config.size in (None, circuit.size) else {}
-    rows = [
-        {"population": name, "rate here, Hz": value, "known, Hz": known.get(name)}
-        for name, value in result.rates.items()
-    ]
-    report.table(rows, caption=f"{circuit.title}; known rates: {circuit.note or 'none'}")
-    monitors = result.network.parts(SpikeMonitor)
-    report.picture(pictures.raster(monitors), f"{config.circuit}-raster", "Spikes of the circuit")
-    rate = pictures.population_rates(monitors)
-    report.picture(rate, f"{config.circuit}-rates", "Rates of the populations")
-
-
-def classifier_report(report: Report, config: TrainConfig, result: Trained) -> None:
-    """Adds a training to a report: accuracy, learning curve, confusion.
-
-    Args:
-        report: The report.
-        config: The run.
-        result: What it gave.
-    """
-    report.table(
-        [
-            {
-                "data": config.dataset,
-                "test samples": len(result.split.y_test),
-                "accuracy, %": 100 * result.accuracy,
-                "engine": result.network.engine_note.split(":")[0],
-            }
-        ]
-    )
-    curve = pictures.learning_curve(result.history)
-    report.picture(curve, f"{config.dataset}-loss", "Training loss")
-    guess = result.outputs.argmax(1).numpy()
-    shown = pictures.confusion(result.split.y_test, guess)
-    report.picture(shown, f"{config.dataset}-confusion", "Answers on the test samples")
 
 
 @dataclass(frozen=True)

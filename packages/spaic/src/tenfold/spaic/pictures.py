@@ -18,7 +18,11 @@ def _axes(axes: Any, size: tuple[float, float] = (7.0, 3.0)) -> Any:
 
 
 def raster(
-    monitors: Sequence[SpikeMonitor], axes: Any = None, most: int = 400, sample: int = 0
+    monitors: Sequence[SpikeMonitor],
+    axes: Any = None,
+    most: int = 400,
+    sample: int = 0,
+    size: float = 1.0,
 ) -> Any:
     """Draws a dot for each spike, the groups above each other.
 
@@ -27,6 +31,7 @@ def raster(
         axes: Where to draw; a new figure by default.
         most: Neurons shown of each group; evenly chosen.
         sample: Which sample of the batch.
+        size: The dots' size in points.
 
     Returns:
         The figure.
@@ -34,16 +39,16 @@ def raster(
     axes = _axes(axes, (7.0, 3.6))
     base, ticks = 0, []
     for number, monitor in enumerate(monitors):
-        size = monitor.target.num
-        every = max(1, math.ceil(size / most))
+        neurons = monitor.target.num
+        every = max(1, math.ceil(neurons / most))
         index, time = monitor.spk_index[sample], monitor.spk_times[sample]
         shown = index % every == 0
-        height = math.ceil(size / every)
+        height = math.ceil(neurons / every)
         axes.plot(
             time[shown],
             base + index[shown] // every,
             ".",
-            ms=1.0,
+            ms=size,
             color=f"C{number % 10}",
             alpha=0.8,
         )
@@ -96,14 +101,15 @@ def traces(monitor: StateMonitor, neurons: Sequence[int] = (0,), axes: Any = Non
     axes = _axes(axes)
     values = monitor.values[0].reshape(-1, len(monitor.times))
     for neuron in neurons:
-        axes.plot(monitor.times, values[neuron], label=str(neuron), lw=0.9)
+        axes.plot(monitor.times, values[neuron], label=f"neuron {neuron}", lw=0.9)
     axes.set_xlabel("time, ms")
     axes.set_ylabel(monitor.var_name)
+    axes.legend(fontsize=8, loc="upper right")
     return axes.figure
 
 
 def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = None) -> Any:
-    """Draws one recorded variable against another.
+    """Draws one recorded variable against another; a dot marks the first sample.
 
     Args:
         x: The horizontal one.
@@ -117,6 +123,7 @@ def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = N
     axes = _axes(axes, (4.0, 4.0))
     u, v = (m.values[0].reshape(-1, len(m.times))[neuron] for m in (x, y))
     axes.plot(u, v, lw=0.9)
+    axes.plot(u[:1], v[:1], "o", ms=4, color="C3")
     axes.set_xlabel(x.var_name)
     axes.set_ylabel(y.var_name)
     return axes.figure

@@ -318,7 +318,8 @@ def network_load(path: Path | str, load_weight: bool = True) -> Network:
     """Reads a network that `network_save` wrote; nothing in the files can run code.
 
     Args:
-        path: The folder.
+        path: The folder; or the structure's file, whose weights lie beside it as
+            `<stem>.safetensors` or `weights.safetensors`.
         load_weight: Whether the weights are read too.
 
     Raises:
@@ -326,9 +327,11 @@ def network_load(path: Path | str, load_weight: bool = True) -> Network:
     """
     folder = Path(path)
     found = [folder / f"network.{ending}" for ending in ("json", "yaml")]
+    if folder.suffix in (".json", ".yaml", ".yml"):
+        folder, found = folder.parent, [folder]
     file = next((item for item in found if item.is_file()), None)
     if file is None:
-        raise InputError(f"{folder} holds no network.json or network.yaml")
+        raise InputError(f"{path} holds no network.json or network.yaml")
     try:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
@@ -346,7 +349,8 @@ def network_load(path: Path | str, load_weight: bool = True) -> Network:
             raise
         raise InputError(f"{file}: not a network file ({error!r})") from error
     if load_weight:
-        load_state(net, folder / "weights.safetensors")
+        own = file.with_suffix(".safetensors")
+        load_state(net, own if own.is_file() else folder / "weights.safetensors")
     return net
 
 
