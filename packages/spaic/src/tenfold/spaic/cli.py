@@ -223,7 +223,11 @@ def bench(*, sizes: tuple[int, ...] = (32, 512), steps: int = 500, batch: int = 
 
 @data_app.command(name="list")
 def list_data() -> Outcome:
-    """Lists the data sets: where each is looked for and whether it is there."""
+    """Lists the data sets: where each is looked for and whether it is there.
+
+    Spoken words (tidigits, rwcp10, mnist-voices) are not listed: they are folders of your own,
+    `<name>/train/<class>/*.wav` and `<name>/test/<class>/*.wav`, under the same root.
+    """
     from tenfold.shared.datasets import data_root, status
     from tenfold.spaic.data import CATALOGUE
 
@@ -261,16 +265,19 @@ def fetch(*names: str) -> Outcome:
 
 @data_app.command
 def verify(*names: str) -> Outcome:
-    """Checks the checksums of data sets.
+    """Checks the checksums of data sets; the exit code is 1 if one is wrong.
+
+    `ok`: the checksum is right; `present`: the file is there, and its checksum is not known here;
+    `missing`: it is not there.
 
     Args:
         names: The data sets; by default all.
     """
     from tenfold.shared.datasets import verify as verify_files
 
-    found = [file for item in _datasets(names) for file in verify_files(item)]
-    rows = [{"file": file.file, "state": file.state} for file in found]
-    wrong = any(file.state == "wrong hash" for file in found)
+    found = [(item.name, file) for item in _datasets(names) for file in verify_files(item)]
+    rows = [{"name": name, "file": file.file, "state": file.state} for name, file in found]
+    wrong = any(file.state == "wrong hash" for _, file in found)
     return Outcome({"files": rows}, view=table(rows), exit_code=int(wrong))
 
 

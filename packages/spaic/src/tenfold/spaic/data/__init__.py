@@ -1,0 +1,61 @@
+"""Readers of the field's files, and the data sets that go by name (card section 13)."""
+
+from tenfold.spaic.data.audio import mel_filters, mfcc, read_spoken, read_wav
+from tenfold.spaic.data.events import (
+    GESTURES,
+    Events,
+    from_tonic,
+    read_aedat31,
+    read_gesture_labels,
+    read_gestures,
+    read_heidelberg,
+    read_nmnist,
+    split_of_tonic,
+)
+from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
+from tenfold.spaic.data.sets import (
+    CATALOGUE,
+    SETS,
+    Split,
+    cifar10,
+    digits,
+    dvs_gesture,
+    fashion_mnist,
+    load,
+    medmnist,
+    mnist,
+    nmnist_small,
+    spoken,
+)
+
+__all__ = [
+    "CATALOGUE",
+    "GESTURES",
+    "SETS",
+    "Events",
+    "Split",
+    "cifar10",
+    "digits",
+    "dvs_gesture",
+    "fashion_mnist",
+    "from_tonic",
+    "load",
+    "medmnist",
+    "mel_filters",
+    "mfcc",
+    "mnist",
+    "nmnist_small",
+    "normalised",
+    "read_aedat31",
+    "read_cifar10",
+    "read_gesture_labels",
+    "read_gestures",
+    "read_heidelberg",
+    "read_idx",
+    "read_medmnist",
+    "read_nmnist",
+    "read_spoken",
+    "read_wav",
+    "split_of_tonic",
+    "spoken",
+]
