@@ -212,3 +212,43 @@ def confusion(truth: np.ndarray, guess: np.ndarray, axes: Any = None) -> Any:
     axes.set_yticks(range(size))
     axes.figure.colorbar(image)
     return axes.figure
+
+
+def activity_image(monitor: StateMonitor, axes: Any = None) -> Any:
+    """Draws a recorded variable of all neurons over time, as an image.
+
+    Args:
+        monitor: The monitor; its first sample is drawn.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes)
+    values = monitor.values[0].reshape(-1, len(monitor.times))
+    extent = (float(monitor.times[0]), float(monitor.times[-1]), 0, len(values))
+    image = axes.imshow(values, aspect="auto", origin="lower", extent=extent)
+    axes.set_xlabel("time, ms")
+    axes.set_ylabel("neuron")
+    axes.figure.colorbar(image, label=monitor.var_name)
+    return axes.figure
+
+
+def returns_curve(returns: Sequence[float], axes: Any = None) -> Any:
+    """Draws the return of each episode, and the mean of the last ten.
+
+    Args:
+        returns: One an episode.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (6.0, 3.2))
+    axes.plot(returns, ".", ms=4, color="0.6", label="episode")
+    means = [float(np.mean(returns[max(0, k - 9) : k + 1])) for k in range(len(returns))]
+    axes.plot(means, lw=1.2, label="mean of ten")
+    axes.set_xlabel("episode")
+    axes.set_ylabel("return")
+    axes.legend(fontsize=8)
+    return axes.figure
