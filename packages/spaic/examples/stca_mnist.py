@@ -3,7 +3,8 @@
     python packages/spaic/examples/stca_mnist.py
 
 Expected with all of MNIST: test 89.7 % after the first epoch, 92.3 to 92.8 % after 60 to 100 epochs
-(official tutorial). Here the network sees the test file's first 8,000 images once.
+(official tutorial). Here the network sees the test file's
+first 8,000 images once and is tested on the other 2,000: 79.8 % (measured 2026-11-28).
 """
 
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         device="cpu",
     )
     found = train(config)
-    print(f"accuracy: expected EXPECTED %, here {100 * found.accuracy:.1f} %")
+    print(f"accuracy: expected 79.8 %, here {100 * found.accuracy:.1f} %")
     figure = learning_curve(found.history)
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "stca_mnist.png", dpi=150)

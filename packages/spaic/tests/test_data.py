@@ -13,7 +13,11 @@ from tenfold.shared.errors import InputError
 from tenfold.spaic.data import (
     CATALOGUE,
     SETS,
+    CustomDataset,
+    CustomSpikeDataset,
+    Dataloader,
     Events,
+    SpecifiedDataset,
     from_tonic,
     load,
     mel_filters,
@@ -301,3 +305,56 @@ def test_every_set_with_files_is_in_the_catalogue_and_says_where_to_get_them(roo
             with pytest.raises(InputError, match="http"):
                 load(name)
     assert data_root() == root
+
+
+def test_the_loader_goes_through_every_sample_once():
+    data = CustomDataset(np.arange(10)[:, None], np.arange(10) * 2)
+    batches = list(Dataloader(data, batch_size=4))
+    assert [len(x) for x, _ in batches] == [4, 4, 2]
+    assert np.concatenate([x[:, 0] for x, _ in batches]).tolist() == list(range(10))
+    loader = Dataloader(data, batch_size=4, shuffle=True, drop_last=True, seed=1)
+    assert len(loader) == 2
+    (first, second), again = list(loader), list(loader)
+    seen = [*first[1].tolist(), *second[1].tolist()]
+    assert len(set(seen)) == 8
+    assert set(seen) < set(range(0, 20, 2))
+    assert first[1].tolist() != again[0][1].tolist()
+    same = next(iter(Dataloader(data, batch_size=4, shuffle=True, seed=1)))
+    assert first[1].tolist() == same[1].tolist()
+    own = Dataloader(data, batch_sampler=[[3, 1], [2]])
+    assert [labels.tolist() for _, labels in own] == [[6, 2], [4]]
+
+
+def test_spike_trains_and_images_of_a_folder_are_loaded(tmp_path):
+    from PIL import Image
+
+    trains = CustomSpikeDataset([[0.1, 0.2], [0.3]], [[1, 2], [0]], [5, 6])
+    ((pairs, labels),) = Dataloader(trains, batch_size=2)
+    assert [item[1].tolist() for item in pairs] == [[1, 2], [0]]
+    assert labels.tolist() == [5, 6]
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "labels.json").write_text('{"images": ["a.png", "b.png"], "labels": [7, 8]}')
+    folder = SpecifiedDataset(tmp_path, tmp_path / "labels.json")
+    found, label = folder[0]
+    assert (found.tolist(), label) == (image.tolist(), 7)
+    with pytest.raises(InputError, match=r"b\.png: cannot be read as an image"):
+        folder[1]
+    (tmp_path / "labels.json").write_text('{"images": ["../a.png"], "labels": [7]}')
+    with pytest.raises(InputError, match="is not a file inside"):
+        SpecifiedDataset(tmp_path, tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CustomDataset(np.zeros(3), np.zeros(2)), "3 samples with 2 labels"),
+        (lambda: CustomSpikeDataset([[1.0]], [[1, 2]], [0]), "sample 0 has 1 times and 2 neurons"),
+        (lambda: Dataloader(CustomDataset([1], [1]), shuffle=True, sampler=[0]), "excludes"),
+        (lambda: Dataloader(CustomDataset([1], [1]), 2, batch_sampler=[[0]]), "excludes"),
+        (lambda: Dataloader(CustomDataset([1], [1]), 0), "batch_size=0"),
+    ],
+)
+def test_wrong_arguments_of_the_loader_are_told(make, message):
+    with pytest.raises(InputError, match=message):
+        make()

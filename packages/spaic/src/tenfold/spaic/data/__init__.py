@@ -13,6 +13,17 @@ from tenfold.spaic.data.events import (
     split_of_tonic,
 )
 from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
+from tenfold.spaic.data.loading import (
+    BatchSampler,
+    CustomDataset,
+    CustomSpikeDataset,
+    Dataloader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    SpecifiedDataset,
+    collate,
+)
 from tenfold.spaic.data.sets import (
     CATALOGUE,
     SETS,
@@ -32,9 +43,18 @@ __all__ = [
     "CATALOGUE",
     "GESTURES",
     "SETS",
+    "BatchSampler",
+    "CustomDataset",
+    "CustomSpikeDataset",
+    "Dataloader",
+    "Dataset",
     "Events",
+    "RandomSampler",
+    "SequentialSampler",
+    "SpecifiedDataset",
     "Split",
     "cifar10",
+    "collate",
     "digits",
     "dvs_gesture",
     "fashion_mnist",
