@@ -4,13 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tenfold.shared.cli import run
 from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, network_save
+from tenfold.spaic.data import SETS
 from tenfold.spaic.library import cuba
+from tenfold.spaic.training import TrainConfig
 
 
 def answer(capsys, *argv, code=0):
@@ -96,6 +101,34 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
+def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 60), ("test", 20)):
+        labels = np.arange(n) % 2
+        images = random.integers(0, 60, (n, 12, 12), dtype=np.uint8)
+        images[labels == 1, 3:9] += 180
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}
+    (tmp_path / "octmnist").mkdir()
+    np.savez(tmp_path / "octmnist" / "octmnist.npz", **arrays)
+    options = ["--network", "convolutional", "--dataset", "octmnist", "--readout", "spikes"]
+    more = ["--steps", "6", "--epochs", "4", "--batch-size", "20", "--learning-rate", "0.02"]
+    made = answer(capsys, "train", *options, *more, "--device", "cpu", "--output", tmp_path)
+    assert made["accuracy"] > 0.9
+    assert answer(capsys, "evaluate", made["run"])["accuracy"] == made["accuracy"]
+    assert (Path(made["run"]) / "octmnist-weights.png").is_file()
+
+
+def test_every_recipe_is_a_configuration():
+    recipes = sorted((files("tenfold.spaic") / "recipes").iterdir(), key=lambda path: path.name)
+    assert len(recipes) == 8
+    for path in recipes:
+        values = tomllib.loads(path.read_text())
+        config = TrainConfig(**values | {"hidden": tuple(values.get("hidden", ()))})
+        assert config.dataset in SETS
+
+
 def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
     net = cuba(500)
     network_save(net, tmp_path / "saved")
@@ -137,6 +170,10 @@ def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
         (["train", "--dataset", "digit"], "did you mean 'digits'"),
         (["train", "--recipe", "digit"], "did you mean 'digits'"),
         (["train", "--steps", "0"], "expected >= 1"),
+        (["train", "--seed", "-1"], "seed=-1; expected >= 0"),
+        (["simulate", "--seed", "-1"], "seed=-1; expected >= 0"),
+        (["train", "--network", "stca"], "784 inputs and 10 classes"),
+        (["train", "--network", "convolutional"], "from 10 x 10"),
         (["evaluate", "/nowhere"], "is not the folder of a run"),
         (["convert", "/nowhere", "x.nir"], "holds no network.json"),
         (["data", "verify", "mnst"], "unknown data set"),

@@ -67,6 +67,8 @@ class SimulateConfig:
             raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; expected >= 0")
 
     @property
     def file(self) -> Path | None:

@@ -77,6 +77,8 @@ class TrainConfig:
         for name in ("steps", "epochs", "batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; expected >= 0")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
         if any(size < 1 for size in self.hidden):
