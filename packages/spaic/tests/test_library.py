@@ -18,6 +18,7 @@ from tenfold.spaic.library import (
     decide,
     decision,
     diehl_cook,
+    diehl_cook_integer,
     proportion_weighting,
     recall,
     reinforce,
@@ -123,6 +124,25 @@ def test_diehl_cook_has_the_card_s_numbers():
     net.run(20.0)
     rows = net.plastic.weight.sum(1)
     torch.testing.assert_close(rows, torch.full_like(rows, 78.4), rtol=1e-4, atol=0)
+
+
+def test_the_integer_network_learns_whole_weights_from_0_to_109():
+    net = diehl_cook_integer(64, 20)
+    net.prepare()
+    before = net.plastic.weight.clone()
+    assert set(before.unique().tolist()) <= set(range(33))
+    images = digits().x
+    for k in range(3):
+        net.input(images[k : k + 1])
+        net.run(100.0)
+    after = net.plastic.weight
+    assert float(net.output.predict.sum()) > 0
+    assert torch.equal(after, after.round())
+    assert 0 <= float(after.min()) <= float(after.max()) <= 109
+    assert not torch.equal(before, after)
+    threshold = net.variable(net.excitatory, "th")
+    assert float(threshold.max()) > 213  # rises by 66 a spike
+    assert float((threshold - 213).remainder(66).abs().max()) == 0
 
 
 def test_clustering_learns_and_repeats_itself():

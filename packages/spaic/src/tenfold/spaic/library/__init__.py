@@ -22,6 +22,7 @@ _HOMES = {
     "decide": "choice",
     "Decision": "choice",
     "diehl_cook": "unsupervised",
+    "diehl_cook_integer": "unsupervised",
     "cluster": "unsupervised",
     "Clustered": "unsupervised",
     "assign_labels": "unsupervised",

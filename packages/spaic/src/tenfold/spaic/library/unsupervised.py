@@ -75,6 +75,39 @@ def diehl_cook(
     return net
 
 
+def diehl_cook_integer(inputs: int = 784, size: int = 100, seed: int = 0) -> Network:
+    """The same network in 16-bit integers, as for a neuromorphic chip (card section 16).
+
+    Bernoulli inputs with probability 0.128 x, whole weights from 0 to 32 at first, `diehlandcook`
+    and `lifint` neurons, the rule `postpreintstdp`; a sample is shown for 250 steps of 1 ms. No
+    result is published.
+
+    Args:
+        inputs: The number of input channels, values from 0 to 1.
+        size: The number of excitatory neurons.
+        seed: Of weights, inputs and the rule's stochastic rounding.
+
+    Returns:
+        A network with the parts of `diehl_cook`.
+    """
+    net = Network("diehl_cook_integer", dtype=torch.float64)
+    net.set_random_seed(seed)
+    net.set_backend_dt(1.0)
+    net.input = Encoder(num=inputs, coding_method="bernoulli", max_prob=0.128)
+    net.excitatory = NeuronGroup(size, model="diehlandcook")
+    net.inhibitory = NeuronGroup(size, model="lifint")
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randint(0, 33, (size, inputs), generator=random)
+    net.plastic = Connection(net.input, net.excitatory, weight=weight, is_parameter=False)
+    excite = 2.0 * torch.eye(size)
+    net.excite = Connection(net.excitatory, net.inhibitory, weight=excite, is_parameter=False)
+    others = -32767.0 * (1 - torch.eye(size))
+    net.inhibit = Connection(net.inhibitory, net.excitatory, weight=others, is_parameter=False)
+    net.stdp = Learner(trainable=net.plastic, algorithm="postpreintstdp")
+    net.output = Decoder(dec_target=net.excitatory, num=size, coding_method="spike_counts")
+    return net
+
+
 @dataclass
 class Clustered:
     """A trained network of Diehl & Cook.
