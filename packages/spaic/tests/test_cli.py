@@ -101,6 +101,19 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
+def test_reproduce_trains_recipes_over_seeds(tmp_path, capsys):
+    recipe = tmp_path / "short.toml"
+    recipe.write_text('dataset = "digits"\nhidden = [16]\nsteps = 4\nepochs = 1\n')
+    options = ["--circuits", "cuba", "--seeds", "1", "--time", "20", "--training-seeds", "2"]
+    made = answer(capsys, "reproduce", *options, "--recipes", recipe, "--output", tmp_path)
+    row = made["comparison"][1]
+    assert (row["dataset"], row["n"], row["paper"]) == ("digits", 2, None)
+    assert 20 < row["here"] < 100
+    assert row["here_std"] > 0
+    wrong = answer(capsys, "reproduce", "--recipes", "digit", code=2)
+    assert "did you mean 'digits'" in wrong
+
+
 def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
     random = np.random.default_rng(0)

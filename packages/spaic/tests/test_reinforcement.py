@@ -215,7 +215,7 @@ def test_a_short_training_of_the_q_network_repeats_itself():
 
 @pytest.mark.slow
 def test_the_spiking_actor_swings_the_pendulum_up():
-    found = train_ddpg(DDPGConfig())
+    found = train_ddpg(DDPGConfig(steps=15_000))
     assert np.mean(found.before) < -800
     assert np.mean(found.after) > -300
 

@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ import torch
 from cyclopts import Parameter
 
 from tenfold.shared.compute import is_main_process
+from tenfold.shared.config import find_recipe, from_mapping, read_mapping
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message, progress
 from tenfold.shared.published import compare, published
@@ -228,20 +229,32 @@ class ReproduceConfig:
     """Biological time of each run in ms; twice as long for the microcircuit."""
     warm_up: float = 0.0
     """Time before the rates are counted, in ms."""
+    recipes: tuple[str, ...] = ()
+    """Recipes of `train` whose accuracy is measured too, for example digits mnist."""
+    training_seeds: int = 5
+    """Trainings of each recipe."""
 
     def __post_init__(self) -> None:
         """Refuses unknown circuits."""
         for name in self.circuits:
             if name not in CIRCUITS:
                 raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
-        if self.seeds < 1:
-            raise InputError(f"seeds={self.seeds}; expected >= 1")
+        for name in ("seeds", "training_seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        for recipe in self.recipes:
+            _recipe(recipe)
+
+
+def _recipe(name: str, seed: int = 0) -> TrainConfig:
+    path = find_recipe("spaic", name)
+    return replace(from_mapping(TrainConfig, read_mapping(path), str(path)), seed=seed)
 
 
 def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Any]]:
-    """Measures the rates of circuits over seeds, beside those of reference simulators.
+    """Measures rates of circuits, and accuracies of recipes, over seeds, beside known numbers.
 
-    What a run has already is not simulated again.
+    What a run has already is not done again.
 
     Args:
         config: What to run.
@@ -250,46 +263,60 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     Returns:
         The measurements, and the table reference / here / difference.
     """
-    done = {(row["circuit"], row["seed"]): row for row in run.metrics()}
+    done = {(row["what"], row["seed"]): row for row in run.metrics()}
     jobs = [(name, seed) for name in config.circuits for seed in range(config.seeds)]
-    with progress("circuits", total=len(jobs)) as bar:
+    jobs += [(name, seed) for name in config.recipes for seed in range(config.training_seeds)]
+    with progress("measuring", total=len(jobs)) as bar:
         for number, (name, seed) in enumerate(jobs):
             if (name, seed) not in done:
-                duration = config.time * (2 if name == "microcircuit" else 1)
-                circuit = CIRCUITS[name]
-                net = circuit.make(circuit.size, seed)
-                if config.warm_up:
-                    net.run(config.warm_up)
-                    net.run_continue(duration)
-                else:
-                    net.run(duration)
-                found = rates(net, config.warm_up)
-                row = {"circuit": name, "seed": seed, "rates": found}
+                found = (
+                    _circuit_rates(name, seed, config)
+                    if name in config.circuits
+                    else {"accuracy": 100 * train(_recipe(name, seed)).accuracy}
+                )
+                row = {"what": name, "seed": seed, "found": found}
                 run.log(epoch=number, **row)
                 done[name, seed] = row
-            bar.update(circuit=name)
+            bar.update(what=name)
     rows = []
     for name in config.circuits:
         for population in CIRCUITS[name].rates or ("all",):
-            values = [done[name, seed]["rates"][population] for seed in range(config.seeds)]
-            rows.append(
-                Measurement(
-                    dataset=name,
-                    method="circuit",
-                    metric=f"rate of {population}, Hz",
-                    value=fmean(values),
-                    std=pstdev(values),
-                    n=len(values),
-                )
-            )
+            values = [done[name, seed]["found"][population] for seed in range(config.seeds)]
+            rows.append(_measured(name, "circuit", f"rate of {population}, Hz", values))
+    for name in config.recipes:
+        values = [done[name, seed]["found"]["accuracy"] for seed in range(config.training_seeds)]
+        rows.append(_measured(_recipe(name).dataset, f"SPAIC, recipe {name}", "ACC", values))
     comparison = compare(published("spaic"), rows)
-    report = Report("Circuits against reference simulators", f"{config.seeds} seeds")
+    report = Report("Circuits and classifiers over seeds", f"{config.seeds} seeds a circuit")
     report.table(comparison)
     report.config(config)
     report.write(run.folder / "report.html")
     run.finish({"results": rows})
     message(f"report: {run.folder / 'report.html'}")
     return rows, comparison
+
+
+def _circuit_rates(name: str, seed: int, config: ReproduceConfig) -> dict[str, float]:
+    duration = config.time * (2 if name == "microcircuit" else 1)
+    circuit = CIRCUITS[name]
+    net = circuit.make(circuit.size, seed)
+    if config.warm_up:
+        net.run(config.warm_up)
+        net.run_continue(duration)
+    else:
+        net.run(duration)
+    return rates(net, config.warm_up)
+
+
+def _measured(dataset: str, method: str, metric: str, values: list[float]) -> Measurement:
+    return Measurement(
+        dataset=dataset,
+        method=method,
+        metric=metric,
+        value=fmean(values),
+        std=pstdev(values),
+        n=len(values),
+    )
 
 
 def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
