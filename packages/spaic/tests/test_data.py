@@ -19,6 +19,9 @@ from tenfold.spaic.data import (
     Events,
     SpecifiedDataset,
     from_tonic,
+    gammatone_filters,
+    gammatone_spectrogram,
+    keypoints,
     load,
     mel_filters,
     mfcc,
@@ -268,6 +271,38 @@ def test_cepstral_coefficients_are_those_of_python_speech_features():
     assert filters.max(1).tolist() == [1.0] * 26
     with pytest.raises(InputError, match="expected a row of finite numbers"):
         mfcc(np.full(100, np.nan))
+
+
+def test_gammatone_filters_stand_on_the_erb_scale():
+    centres, filters = gammatone_filters(50, 20.0, 4096)
+    erb = 24.7 * (0.00437 * centres + 1)
+    steps = np.diff(21.4 * np.log10(1 + 0.00437 * centres))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-9)
+    assert centres[0] == pytest.approx(20.0)
+    hertz = np.arange(2049) * 16_000 / 4096
+    band = 30
+    assert abs(hertz[filters[band].argmax()] - centres[band]) < 4
+    # Half the magnitude lies where (1 + u²)² = 2, u in units of 1.019 ERB.
+    half = centres[band] + 1.019 * erb[band] * np.sqrt(np.sqrt(2) - 1)
+    assert np.interp(half, hertz, filters[band]) == pytest.approx(0.5, abs=0.01)
+    t = np.arange(16_000) / 16_000
+    tone = gammatone_spectrogram(np.sin(2 * np.pi * 1000 * t))
+    assert tone.shape == (100, 124)
+    assert abs(gammatone_filters()[0][tone[:, 60].argmax()] - 1000) < 60
+
+
+def test_keypoints_are_those_of_a_loop():
+    x = np.random.default_rng(3).normal(0, 3, (20, 30))
+    expected = []
+    for k in range(30):
+        for b in range(20):
+            rows, columns = slice(max(b - 3, 0), b + 4), slice(max(k - 3, 0), k + 4)
+            top = x[b, k] == x[rows, k].max() or x[b, k] == x[b, columns].max()
+            if top and x[b, k] - x[rows, columns].mean() > 3:
+                expected.append((k, b))
+    found = list(zip(*(part.tolist() for part in keypoints(x)), strict=True))
+    assert found == expected
+    assert len(found) > 20
 
 
 def test_spoken_words_are_read_from_folders(root):

@@ -1,6 +1,14 @@
 """Readers of the field's files, and the data sets that go by name (card section 13)."""
 
-from tenfold.spaic.data.audio import mel_filters, mfcc, read_spoken, read_wav
+from tenfold.spaic.data.audio import (
+    gammatone_filters,
+    gammatone_spectrogram,
+    keypoints,
+    mel_filters,
+    mfcc,
+    read_spoken,
+    read_wav,
+)
 from tenfold.spaic.data.events import (
     GESTURES,
     Events,
@@ -59,6 +67,9 @@ __all__ = [
     "dvs_gesture",
     "fashion_mnist",
     "from_tonic",
+    "gammatone_filters",
+    "gammatone_spectrogram",
+    "keypoints",
     "load",
     "medmnist",
     "mel_filters",
