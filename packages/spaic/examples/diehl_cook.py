@@ -13,7 +13,7 @@ import cyclopts
 
 from tenfold.spaic.data import digits, mnist
 from tenfold.spaic.library import cluster
-from tenfold.spaic.pictures import weight_image
+from tenfold.spaic.pictures import assignments_image, weight_image
 
 
 def main(*, small: bool = False, large: bool = False, output: Path = Path("runs/examples")) -> None:
@@ -40,6 +40,8 @@ def main(*, small: bool = False, large: bool = False, output: Path = Path("runs/
     print(f"all activity: {100 * found.all_activity:.1f} %")
     figure = weight_image(found.weight.numpy()).figure
     output.mkdir(parents=True, exist_ok=True)
+    classes = assignments_image(found.assigned)
+    classes.savefig(output / "diehl_cook-classes.png", dpi=150)
     figure.savefig(output / "diehl_cook.png", dpi=150)
     print(f"picture: {output / 'diehl_cook.png'}")
 

@@ -252,3 +252,26 @@ def returns_curve(returns: Sequence[float], axes: Any = None) -> Any:
     axes.set_ylabel("return")
     axes.legend(fontsize=8)
     return axes.figure
+
+
+def assignments_image(assigned: np.ndarray, axes: Any = None) -> Any:
+    """Draws which class each neuron of a Diehl & Cook network was given, as a square of neurons.
+
+    Neurons lie as in `weight_image`: row by row. Those that never fired stay white.
+
+    Args:
+        assigned: int64 [neurons], −1 for neurons without a class.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (4.6, 3.8))
+    side = math.ceil(math.sqrt(len(assigned)))
+    shown = np.full(side * side, np.nan)
+    shown[: len(assigned)] = np.where(assigned >= 0, assigned, np.nan)
+    top = max(int(assigned.max()), 0)
+    image = axes.imshow(shown.reshape(side, side), cmap="tab10", vmin=-0.5, vmax=max(top, 9) + 0.5)
+    axes.set_axis_off()
+    axes.figure.colorbar(image, ticks=range(top + 1), label="class")
+    return axes.figure
