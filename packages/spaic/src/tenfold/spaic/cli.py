@@ -98,10 +98,9 @@ def simulate(
     if network is not None:
         config = replace(config, circuit=network)
     result = simulate_circuit(config, traced=100.0 if output is not None else 0.0)
-    neurons = sum(g.num for g in result.network.get_groups() if g.label == "neg")
     data: dict[str, Any] = {
         "circuit": config.circuit,
-        "neurons": neurons,
+        "neurons": result.neurons,
         "synapses": result.synapses,
         "time_ms": config.time,
         "rates": result.rates,
@@ -113,7 +112,7 @@ def simulate(
     }
     if output is not None:
         report = Report(
-            f"Simulation of {config.circuit}", f"{neurons:,} neurons, {config.time:g} ms"
+            f"Simulation of {config.circuit}", f"{result.neurons:,} neurons, {config.time:g} ms"
         )
         circuit_report(report, config, result)
         report.config(config)

@@ -105,6 +105,11 @@ class Simulated:
     synapses: int
     engine: str
 
+    @property
+    def neurons(self) -> int:
+        """The neurons of the watched groups: those that spike."""
+        return sum(monitor.target.num for monitor in self.network.parts(SpikeMonitor))
+
 
 def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
     """Simulates a circuit of the library or a network of a file.

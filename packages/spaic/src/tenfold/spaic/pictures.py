@@ -120,7 +120,7 @@ def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = N
     Returns:
         The figure.
     """
-    axes = _axes(axes, (4.0, 4.0))
+    axes = _axes(axes, (7.0, 3.6))
     u, v = (m.values[0].reshape(-1, len(m.times))[neuron] for m in (x, y))
     axes.plot(u, v, lw=0.9)
     axes.plot(u[:1], v[:1], "o", ms=4, color="C3")

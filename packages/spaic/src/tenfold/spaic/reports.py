@@ -44,7 +44,7 @@ def circuit_report(report: Report, config: "SimulateConfig", result: "Simulated"
     report.table(
         [
             {
-                "neurons": sum(group.num for group in result.network.parts(NeuronGroup)),
+                "neurons": result.neurons,
                 "synapses": result.synapses,
                 "biological time, ms": config.time,
                 "processor time, s": result.seconds,
