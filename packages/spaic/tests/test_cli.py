@@ -190,10 +190,13 @@ def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
         (["evaluate", "/nowhere"], "is not the folder of a run"),
         (["convert", "/nowhere", "x.nir"], "holds no network.json"),
         (["data", "verify", "mnst"], "unknown data set"),
+        (["data", "fetch"], "name the data sets to fetch: mnist-test, mnist"),
+        (["data", "fetch", "dvs-gesture"], "download by hand from https://research.ibm.com"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
     printed = answer(capsys, *words, code=2)
     assert message in printed
     assert "Traceback" not in printed

@@ -126,6 +126,32 @@ def test_medmnist_is_read_without_pickles(root):
         read_medmnist(path)
 
 
+def test_spoken_digits_of_heidelberg_are_counted_in_windows(root):
+    h5py = pytest.importorskip("h5py")
+    (root / "shd").mkdir()
+    trains = [([0.0, 0.1, 1.3], [0, 699, 5]), ([0.5], [7])]
+    for part in ("train", "test"):
+        with h5py.File(root / "shd" / f"shd_{part}.h5", "w") as file:
+            for name, column, kind in (("times", 0, np.float32), ("units", 1, np.int64)):
+                made = file.create_dataset(f"spikes/{name}", 2, h5py.vlen_dtype(kind))
+                for k, pair in enumerate(trains):
+                    made[k] = np.array(pair[column], dtype=kind)
+            file["labels"] = np.array([11, 3])
+    split = load("shd", steps=10)
+    assert (split.x.shape, split.timed) == ((2, 10, 700), True)
+    assert sorted(zip(*(part.tolist() for part in np.nonzero(split.x[0])), strict=True)) == [
+        (0, 0),
+        (0, 699),
+        (9, 5),
+    ]
+    assert split.x[1, 3, 7] == 1
+    assert split.y_test.tolist() == [11, 3]
+    with h5py.File(root / "shd" / "shd_test.h5", "a") as file:
+        file["spikes/units"][1] = np.array([700])
+    with pytest.raises(InputError, match=r"units 700\.\.700; expected 0\.\.699"):
+        load("shd")
+
+
 def aedat(rows):
     """Two packets of polarity events (x, y, p, µs), and one of another kind between them."""
     words = [struct.pack("<II", x << 17 | y << 2 | p << 1 | 1, t) for x, y, p, t in rows]

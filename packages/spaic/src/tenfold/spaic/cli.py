@@ -268,15 +268,18 @@ def list_data() -> Outcome:
 def fetch(*names: str) -> Outcome:
     """Downloads data sets from their official addresses and checks them.
 
+    A download that was cut off is resumed. What cannot be downloaded is told with its address and
+    the place that it belongs to.
+
     Args:
-        names: The data sets; by default all that can be downloaded.
+        names: The data sets, as `data list` names them.
     """
     from tenfold.shared.datasets import fetch as fetch_files
+    from tenfold.spaic.data import CATALOGUE
 
-    chosen = _datasets(names)
-    if not names:
-        chosen = [item for item in chosen if all(file.url for file in item.files)]
-    return Outcome({"folders": {item.name: fetch_files(item) for item in chosen}})
+    if not names:  # all of them would be gigabytes
+        raise InputError(f"name the data sets to fetch: {', '.join(CATALOGUE)}")
+    return Outcome({"folders": {item.name: fetch_files(item) for item in _datasets(names)}})
 
 
 @data_app.command

@@ -8,7 +8,7 @@ import numpy as np
 from tenfold.shared.datasets import Dataset, File, data_root, locate
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.data.audio import read_spoken
-from tenfold.spaic.data.events import Events, read_gestures, read_nmnist
+from tenfold.spaic.data.events import Events, read_gestures, read_heidelberg, read_nmnist
 from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
 
 _MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -139,6 +139,40 @@ def dvs_gesture(steps: int = 20, cell: int = 4) -> Split:
     return Split(parts[0], parts[1], parts[2], parts[3], timed=True, shape=(2, side, side))
 
 
+_SPOKEN_FOR = {"shd": 1370.0, "ssc": 1000.0}
+"""How long a recording lasts, in ms (card section 13)."""
+
+
+def heidelberg(name: str, steps: int = 20) -> Split:
+    """The Heidelberg spoken digits or commands: spikes of 700 channels, counted in windows.
+
+    SHD has 8,156 and 2,264 recordings of 20 classes, SSC 75,466 and 20,382 of 35 (its validation
+    part is left out). With 20 windows SSC takes 5 GB of memory. Needs the extra `hdf5`.
+
+    Args:
+        name: shd or ssc.
+        steps: The number of windows.
+
+    Raises:
+        InputError: If a file is missing or broken, or a unit is not one of the 700.
+    """
+    folder = locate(CATALOGUE[name])
+    parts: list[np.ndarray] = []
+    for part in ("train", "test"):
+        path = folder / f"{name}_{part}.h5"
+        pairs, labels = read_heidelberg(path)
+        made = np.zeros((len(pairs), steps, 700), dtype=np.float32)
+        for row, (times, units) in zip(made, pairs, strict=True):
+            if len(units) and not 0 <= units.min() <= units.max() < 700:
+                raise InputError(f"{path}: units {units.min()}..{units.max()}; expected 0..699")
+            step = np.floor(times * steps / _SPOKEN_FOR[name]).astype(np.int64)
+            seen = (step >= 0) & (step < steps)
+            counted = np.bincount(step[seen] * 700 + units[seen], minlength=steps * 700)
+            row[:] = counted.reshape(steps, 700)
+        parts += [made, labels]
+    return Split(parts[0], parts[1], parts[2], parts[3], timed=True)
+
+
 def spoken(name: str) -> Split:
     """Spoken words as mel-frequency cepstral coefficients (`tenfold.spaic.data.audio`).
 
@@ -193,6 +227,8 @@ _LOADERS: dict[str, Callable[[int], Split]] = {
     "octmnist": lambda steps: medmnist("octmnist"),
     "nmnist-small": lambda steps: nmnist_small(steps),
     "dvs-gesture": lambda steps: dvs_gesture(steps),
+    "shd": lambda steps: heidelberg("shd", steps),
+    "ssc": lambda steps: heidelberg("ssc", steps),
     "tidigits": lambda steps: spoken("tidigits"),
     "rwcp10": lambda steps: spoken("rwcp10"),
     "mnist-voices": lambda steps: spoken("mnist-voices"),
@@ -305,6 +341,31 @@ CATALOGUE: dict[str, Dataset] = {
             for name, title in (
                 ("pathmnist", "PathMNIST, 9 classes of tissue"),
                 ("octmnist", "OctMNIST, 4 classes of retina"),
+            )
+        ),
+        *(
+            Dataset(
+                name,
+                title,
+                name,
+                tuple(
+                    File(
+                        f"{name}_{part}.h5.zip",
+                        f"https://zenkelab.org/datasets/{name}_{part}.h5.zip",
+                        sha256=None,
+                        unpack=True,
+                        provides=(f"{name}_{part}.h5",),
+                    )
+                    for part in ("train", "test")
+                ),
+                "CC BY 4.0",
+                "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+                note=_UNCHECKED,
+                package="spaic",
+            )
+            for name, title in (
+                ("shd", "Spiking Heidelberg Digits, 8,156 + 2,264 recordings"),
+                ("ssc", "Spiking Speech Commands, 75,466 + 20,382 recordings"),
             )
         ),
         Dataset(
