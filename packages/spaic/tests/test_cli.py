@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 
 from tenfold.shared.cli import run
-from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, network_save
+from tenfold.spaic import (
+    Connection,
+    Encoder,
+    Network,
+    NeuronGroup,
+    StateMonitor,
+    network_save,
+)
 from tenfold.spaic.data import SETS
-from tenfold.spaic.library import cuba
+from tenfold.spaic.experiments import SimulateConfig, simulate
+from tenfold.spaic.library import cuba, rates
 from tenfold.spaic.training import TrainConfig
 
 
@@ -140,6 +148,20 @@ def test_every_recipe_is_a_configuration():
         values = tomllib.loads(path.read_text())
         config = TrainConfig(**values | {"hidden": tuple(values.get("hidden", ()))})
         assert config.dataset in SETS
+
+
+def test_a_simulation_in_parts_is_the_simulation():
+    config = SimulateConfig(size=500, time=1234.56)
+    whole, traced = simulate(config), simulate(config, traced=33.3)
+    assert whole.network.n_time_step == traced.network.n_time_step == 12346
+    assert whole.rates == traced.rates
+    net = cuba(500)
+    net.run(net.dt)  # as simulate does, to compile
+    net.run(1234.56)
+    assert rates(net) == whole.rates
+    (trace, *_) = traced.network.parts(StateMonitor)
+    assert trace.times[-1] == pytest.approx(1234.5, abs=0.5)
+    assert len(trace.times) == pytest.approx(33.3 / 0.5, abs=1)
 
 
 def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):

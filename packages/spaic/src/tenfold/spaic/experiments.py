@@ -133,21 +133,20 @@ def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
     net.run(net.dt)  # compiles; the run below begins anew
     built = time.process_time() - begun
     begun = time.process_time()
-    tail = min(traced, config.time / 2)
+    # In whole steps, so that the parts make up the whole; long runs go in parts to be seen.
+    total = net.steps(config.time)
+    tail = min(net.steps(traced), total // 2) if traced else 0
+    part = max(total // 10, net.steps(100.0))
+    done = 0
     with progress("simulating", total=round(config.time)) as bar:
-        # Long runs go in parts, so that one sees how far they are.
-        part = max(config.time / 10, 100.0)
-        done = 0.0
-        while done < config.time - tail - 1e-9:
-            span = min(part, config.time - tail - done)
-            (net.run_continue if done else net.run)(span)
-            done += span
-            bar.update(round(done) - bar.done)
-        for monitor in monitors:
-            monitor.monitor_on()
-        if tail:
-            net.run_continue(tail)
-            bar.update(round(config.time) - bar.done)
+        while done < total:
+            if done == total - tail:
+                for monitor in monitors:
+                    monitor.monitor_on()
+            count = min(part, (total - tail if done < total - tail else total) - done)
+            (net.run_continue if done else net.run)(count * net.dt)
+            done += count
+            bar.update(round(done * net.dt) - bar.done)
     seconds = time.process_time() - begun
     return Simulated(
         network=net,
