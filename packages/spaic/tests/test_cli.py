@@ -4,11 +4,26 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tenfold.shared.cli import run
+from tenfold.spaic import (
+    Connection,
+    Encoder,
+    Network,
+    NeuronGroup,
+    StateMonitor,
+    network_save,
+)
+from tenfold.spaic.data import SETS
+from tenfold.spaic.experiments import SimulateConfig, simulate
+from tenfold.spaic.library import cuba, rates
+from tenfold.spaic.training import TrainConfig
 
 
 def answer(capsys, *argv, code=0):
@@ -27,7 +42,8 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     assert made["accuracy"] > 0.5
     assert answer(capsys, "evaluate", folder)["accuracy"] == made["accuracy"]
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png") == 2
+    # loss, confusion, and inside: raster, traces (a `lif` has one state but spikes), weights
+    assert page.count("data:image/png") == 5
     result = json.loads((folder / "result.json").read_text())
     assert result["results"][0]["value"] == pytest.approx(100 * made["accuracy"])
     parts = answer(capsys, "convert", folder, tmp_path / "net")["parts"]
@@ -76,7 +92,8 @@ def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
     assert found["engine"].startswith("event")
     assert found["neurons"] == 600
     assert found["rates"]["all"] > 0
-    assert (tmp_path / "cuba-raster.png").is_file()
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {f"cuba-{kind}.png" for kind in ("raster", "rates", "traces", "phase")}
     step = answer(capsys, "simulate", "--size", "600", "--time", "100", "--engine", "step")
     assert step["rates"] == found["rates"]
 
@@ -92,20 +109,116 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
+def test_reproduce_trains_recipes_over_seeds(tmp_path, capsys):
+    recipe = tmp_path / "short.toml"
+    recipe.write_text('dataset = "digits"\nhidden = [16]\nsteps = 4\nepochs = 1\n')
+    options = ["--circuits", "cuba", "--seeds", "1", "--time", "20", "--training-seeds", "2"]
+    made = answer(capsys, "reproduce", *options, "--recipes", recipe, "--output", tmp_path)
+    row = made["comparison"][1]
+    assert (row["dataset"], row["n"], row["paper"]) == ("digits", 2, None)
+    assert 20 < row["here"] < 100
+    assert row["here_std"] > 0
+    wrong = answer(capsys, "reproduce", "--recipes", "digit", code=2)
+    assert "did you mean 'digits'" in wrong
+
+
+def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 60), ("test", 20)):
+        labels = np.arange(n) % 2
+        images = random.integers(0, 60, (n, 12, 12), dtype=np.uint8)
+        images[labels == 1, 3:9] += 180
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}
+    (tmp_path / "octmnist").mkdir()
+    np.savez(tmp_path / "octmnist" / "octmnist.npz", **arrays)
+    options = ["--network", "convolutional", "--dataset", "octmnist", "--readout", "spikes"]
+    more = ["--steps", "6", "--epochs", "4", "--batch-size", "20", "--learning-rate", "0.02"]
+    made = answer(capsys, "train", *options, *more, "--device", "cpu", "--output", tmp_path)
+    assert made["accuracy"] > 0.9
+    assert answer(capsys, "evaluate", made["run"])["accuracy"] == made["accuracy"]
+    assert (Path(made["run"]) / "octmnist-weights.png").is_file()
+
+
+def test_every_recipe_is_a_configuration():
+    recipes = sorted((files("tenfold.spaic") / "recipes").iterdir(), key=lambda path: path.name)
+    assert len(recipes) == 8
+    for path in recipes:
+        values = tomllib.loads(path.read_text())
+        config = TrainConfig(**values | {"hidden": tuple(values.get("hidden", ()))})
+        assert config.dataset in SETS
+
+
+def test_a_simulation_in_parts_is_the_simulation():
+    config = SimulateConfig(size=500, time=1234.56)
+    whole, traced = simulate(config), simulate(config, traced=33.3)
+    assert whole.network.n_time_step == traced.network.n_time_step == 12346
+    assert whole.rates == traced.rates
+    net = cuba(500)
+    net.run(net.dt)  # as simulate does, to compile
+    net.run(1234.56)
+    assert rates(net) == whole.rates
+    (trace, *_) = traced.network.parts(StateMonitor)
+    assert trace.times[-1] == pytest.approx(1234.5, abs=0.5)
+    assert len(trace.times) == pytest.approx(33.3 / 0.5, abs=1)
+
+
+def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
+    net = cuba(500)
+    network_save(net, tmp_path / "saved")
+    (tmp_path / "mine.json").write_bytes((tmp_path / "saved" / "network.json").read_bytes())
+    (tmp_path / "mine.safetensors").write_bytes(
+        (tmp_path / "saved" / "weights.safetensors").read_bytes()
+    )
+    found = [
+        answer(capsys, "simulate", name, "--time", time, "--engine", "auto")
+        for name, time in (
+            (tmp_path / "saved", "100"),
+            (tmp_path / "mine.json", "0.1s"),
+            (tmp_path / "saved" / "network.json", "100ms"),
+        )
+    ]
+    assert found[0]["rates"] == found[1]["rates"] == found[2]["rates"]
+    assert found[0]["rates"]["all"] > 0
+    assert (found[0]["neurons"], found[0]["time_ms"]) == (500, 100.0)
+    assert found[0]["synapses"] == sum(con.weight.numel() for con in net.get_connections())
+    (tmp_path / "mine.safetensors").write_bytes(b"no")
+    assert "mine.safetensors" in answer(capsys, "simulate", tmp_path / "mine.json", code=2)
+    with Network() as waiting:
+        source = Encoder(num=3, coding_method="poisson")
+        layer = NeuronGroup(2, model="lif")
+        Connection(source, layer)
+    network_save(waiting, tmp_path / "waiting")
+    assert "source waits for data" in answer(capsys, "simulate", tmp_path / "waiting", code=2)
+    (tmp_path / "bad.json").write_text("{")
+    assert "not a network file" in answer(capsys, "simulate", tmp_path / "bad.json", code=2)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["simulate", "--circuit", "cubba"], "did you mean 'cuba'"),
+        (["simulate", "nowhere.json"], "nowhere.json does not exist"),
+        (["simulate", "--time", "1h"], "expected a number of ms"),
+        (["simulate", "--time", "0"], "expected > 0 ms"),
         (["train", "--dataset", "digit"], "did you mean 'digits'"),
         (["train", "--recipe", "digit"], "did you mean 'digits'"),
         (["train", "--steps", "0"], "expected >= 1"),
+        (["train", "--seed", "-1"], "seed=-1; expected >= 0"),
+        (["simulate", "--seed", "-1"], "seed=-1; expected >= 0"),
+        (["train", "--network", "stca"], "784 inputs and 10 classes"),
+        (["train", "--network", "convolutional"], "from 10 x 10"),
         (["evaluate", "/nowhere"], "is not the folder of a run"),
         (["convert", "/nowhere", "x.nir"], "holds no network.json"),
         (["data", "verify", "mnst"], "unknown data set"),
+        (["data", "fetch"], "name the data sets to fetch: mnist-test, mnist"),
+        (["data", "fetch", "dvs-gesture"], "download by hand from https://research.ibm.com"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
     printed = answer(capsys, *words, code=2)
     assert message in printed
     assert "Traceback" not in printed
@@ -113,7 +226,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
 
 def test_data_is_listed_and_every_verb_has_help(capsys):
     names = [row["name"] for row in answer(capsys, "data", "list")["datasets"]]
-    assert names == ["digits", "mnist-test", "nmnist-small"]
+    assert names[:3] == ["digits", "mnist-test", "mnist"]
+    assert {"fashion-mnist", "cifar10", "pathmnist", "dvs-gesture", "nmnist-small"} < set(names)
     verbs = ["demo", "simulate", "train", "evaluate", "reproduce", "bench", "convert", "data"]
     for verb in verbs:
         assert run(["spaic", verb, "--help"]) == 0

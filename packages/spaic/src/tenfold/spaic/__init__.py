@@ -37,6 +37,11 @@ _HOMES = {
     "from_relu": "conversion",
     "to_nir": "interchange",
     "from_nir": "interchange",
+    "Dataset": "data",
+    "Dataloader": "data",
+    "GymEnvironment": "reinforcement",
+    "RLPipeline": "reinforcement",
+    "ReplayMemory": "reinforcement",
     "StateMonitor": "network.monitors",
     "SpikeMonitor": "network.monitors",
 }

@@ -1,28 +1,49 @@
-"""What the verbs do: simulate circuits, train classifiers, write their reports."""
+"""What the verbs do: simulate circuits, train classifiers, measure again."""
 
+import math
 import os
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from cyclopts import Parameter
 
 from tenfold.shared.compute import is_main_process
+from tenfold.shared.config import find_recipe, from_mapping, read_mapping
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message, progress
 from tenfold.shared.published import compare, published
 from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
-from tenfold.spaic import pictures
 from tenfold.spaic.data import Split, load
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
-from tenfold.spaic.network.monitors import SpikeMonitor
+from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.network.nodes import Encoder
 from tenfold.spaic.objective import accuracy
+from tenfold.spaic.reports import classifier_report
 from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
+
+
+def _milliseconds(_: Any, tokens: Sequence[Any]) -> float:
+    """Reads a time: a number of ms, or with its unit."""
+    text = str(tokens[0].value).strip()
+    found = re.fullmatch(r"([0-9.eE+-]+?) *(us|ms|s)?", text)
+    try:
+        value = float(found[1]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if found is None or math.isnan(value):
+        raise InputError(f"time={text!r}; expected a number of ms, or for example 1s or 250ms")
+    return value * {"us": 1e-3, "ms": 1.0, "s": 1e3, None: 1.0}[found[2]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +51,12 @@ class SimulateConfig:
     """One simulation of a circuit."""
 
     circuit: str = "cuba"
-    """cuba, cobahh, brunel or microcircuit."""
+    """cuba, cobahh, brunel, microcircuit or decision; or a network file: .json or .yaml with its
+    .safetensors beside it, .nir, or a folder of network_save."""
     size: int | None = None
-    """Neurons; by default the circuit's own number."""
-    time: float = 1000.0
-    """Biological time in ms."""
+    """Neurons; by default the circuit's own number. A file has its own."""
+    time: Annotated[float, Parameter(converter=_milliseconds)] = 1000.0
+    """Biological time in ms, or with a unit: 1s, 250ms."""
     engine: Literal["auto", "step", "event"] = "auto"
     """Which engine; auto takes the fastest that is exact."""
     seed: int = 0
@@ -46,10 +68,23 @@ class SimulateConfig:
         """Refuses what cannot be simulated."""
         if self.processes < 1:
             raise InputError(f"processes={self.processes}; expected >= 1")
-        if self.circuit not in CIRCUITS:
+        if self.file is None and self.circuit not in CIRCUITS:
             raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
+        if self.file is not None and self.size is not None:
+            raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; expected >= 0")
+
+    @property
+    def file(self) -> Path | None:
+        """The network file or folder that `circuit` names; None if it names a circuit."""
+        if self.circuit in CIRCUITS:
+            return None
+        path = Path(self.circuit)
+        named = path.suffix in (".json", ".yaml", ".yml", ".nir") or len(path.parts) > 1
+        return path if named or path.is_dir() else None
 
 
 @dataclass
@@ -76,32 +111,59 @@ class Simulated:
     synapses: int
     engine: str
 
+    @property
+    def neurons(self) -> int:
+        """The neurons of the watched groups: those that spike."""
+        return sum(monitor.target.num for monitor in self.network.parts(SpikeMonitor))
 
-def simulate(config: SimulateConfig) -> Simulated:
-    """Simulates a circuit of the library.
+
+def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
+    """Simulates a circuit of the library or a network of a file.
 
     Args:
         config: The simulation; with several processes this one is the first of them.
+        traced: How much of the end is recorded in detail for pictures, in ms.
+
+    Raises:
+        InputError: For a file that cannot be read, or a network that waits for data.
     """
     from torch import distributed
 
     if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
-        with launched(config.processes, simulate, config):
-            return _simulated(config)
-    return _simulated(config)
+        with launched(config.processes, simulate, config, traced):
+            return _simulated(config, traced)
+    return _simulated(config, traced)
 
 
-def _simulated(config: SimulateConfig) -> Simulated:
-    circuit = CIRCUITS[config.circuit]
+def _simulated(config: SimulateConfig, traced: float) -> Simulated:
     begun = time.process_time()
-    net = circuit.make(config.size or circuit.size, config.seed)
+    if config.file is not None:
+        net = _from_file(config.file)
+        net.set_random_seed(config.seed)
+    else:
+        circuit = CIRCUITS[config.circuit]
+        net = circuit.make(config.size or circuit.size, config.seed)
     if config.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         net.set_backend(partition=True)
+    monitors = _tracers(net) if traced else []
     net.build(engine=config.engine)
     net.run(net.dt)  # compiles; the run below begins anew
     built = time.process_time() - begun
     begun = time.process_time()
-    net.run(config.time)
+    # In whole steps, so that the parts make up the whole; long runs go in parts to be seen.
+    total = net.steps(config.time)
+    tail = min(net.steps(traced), total // 2) if traced else 0
+    part = max(total // 10, net.steps(100.0))
+    done = 0
+    with progress("simulating", total=round(config.time)) as bar:
+        while done < total:
+            if done == total - tail:
+                for monitor in monitors:
+                    monitor.monitor_on()
+            count = min(part, (total - tail if done < total - tail else total) - done)
+            (net.run_continue if done else net.run)(count * net.dt)
+            done += count
+            bar.update(round(done * net.dt) - bar.done)
     seconds = time.process_time() - begun
     return Simulated(
         network=net,
@@ -110,9 +172,53 @@ def _simulated(config: SimulateConfig) -> Simulated:
         build_seconds=built,
         seconds=seconds,
         real_time=1000 * seconds / config.time,
-        synapses=sum(int(con.weight.numel()) for con in net.get_connections()),
+        synapses=sum(
+            int(con.weight.numel()) for con in net.get_connections() if con.weight is not None
+        ),
         engine=net.engine_note,
     )
+
+
+def _from_file(path: Path) -> Network:
+    """Reads a network and watches the spikes of its groups."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a circuit or a network file")
+    if path.suffix == ".nir":
+        from tenfold.spaic.interchange import from_nir
+
+        net = from_nir(path)
+    else:
+        from tenfold.spaic.saving import network_load
+
+        net = network_load(path)
+    waiting = [node for node in net.parts(Encoder) if node.source is None]
+    if waiting:
+        names = ", ".join(str(node.name) for node in waiting)
+        raise InputError(
+            f"{path}: {names} waits for data; simulate runs networks whose sources are generators "
+            "(train and evaluate run networks on data)"
+        )
+    groups = net.parts(NeuronGroup)
+    if not groups:
+        raise InputError(f"{path} holds no neurons")
+    watched = {id(monitor.target) for monitor in net.parts(SpikeMonitor)}
+    for group in groups:
+        if id(group) not in watched:
+            net.add_monitor(f"spikes_{group.name}", SpikeMonitor(group))
+    return net
+
+
+def _tracers(net: Network) -> list[StateMonitor]:
+    """Adds monitors, off at first, of the first two states of the watched groups."""
+    made = []
+    for monitor in net.parts(SpikeMonitor)[:4]:
+        group = monitor.target
+        for name in list(group.definition(net.compat).states)[:2]:
+            tracer = StateMonitor(group, name, dt=0.5 if net.dt <= 0.5 else None)
+            tracer.monitor_off()
+            net.add_monitor(f"trace_{group.name}_{name}", tracer)
+            made.append(tracer)
+    return made
 
 
 def irregularity(net: Network) -> float:
@@ -132,53 +238,6 @@ def irregularity(net: Network) -> float:
     return fmean(found) if found else float("nan")
 
 
-def circuit_report(report: Report, config: SimulateConfig, result: Simulated) -> None:
-    """Adds a simulation to a report: rates, raster, rates over time.
-
-    Args:
-        report: The report.
-        config: The simulation.
-        result: What it gave.
-    """
-    circuit = CIRCUITS[config.circuit]
-    # Known rates belong to the circuit's own size.
-    known = circuit.rates if config.size in (None, circuit.size) else {}
-    rows = [
-        {"population": name, "rate here, Hz": value, "known, Hz": known.get(name)}
-        for name, value in result.rates.items()
-    ]
-    report.table(rows, caption=f"{circuit.title}; known rates: {circuit.note or 'none'}")
-    monitors = result.network.parts(SpikeMonitor)
-    report.picture(pictures.raster(monitors), f"{config.circuit}-raster", "Spikes of the circuit")
-    rate = pictures.population_rates(monitors)
-    report.picture(rate, f"{config.circuit}-rates", "Rates of the populations")
-
-
-def classifier_report(report: Report, config: TrainConfig, result: Trained) -> None:
-    """Adds a training to a report: accuracy, learning curve, confusion.
-
-    Args:
-        report: The report.
-        config: The run.
-        result: What it gave.
-    """
-    report.table(
-        [
-            {
-                "data": config.dataset,
-                "test samples": len(result.split.y_test),
-                "accuracy, %": 100 * result.accuracy,
-                "engine": result.network.engine_note.split(":")[0],
-            }
-        ]
-    )
-    curve = pictures.learning_curve(result.history)
-    report.picture(curve, f"{config.dataset}-loss", "Training loss")
-    guess = result.outputs.argmax(1).numpy()
-    shown = pictures.confusion(result.split.y_test, guess)
-    report.picture(shown, f"{config.dataset}-confusion", "Answers on the test samples")
-
-
 @dataclass(frozen=True)
 class ReproduceConfig:
     """Which known numbers are measured again."""
@@ -191,20 +250,32 @@ class ReproduceConfig:
     """Biological time of each run in ms; twice as long for the microcircuit."""
     warm_up: float = 0.0
     """Time before the rates are counted, in ms."""
+    recipes: tuple[str, ...] = ()
+    """Recipes of `train` whose accuracy is measured too, for example digits mnist."""
+    training_seeds: int = 5
+    """Trainings of each recipe."""
 
     def __post_init__(self) -> None:
         """Refuses unknown circuits."""
         for name in self.circuits:
             if name not in CIRCUITS:
                 raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
-        if self.seeds < 1:
-            raise InputError(f"seeds={self.seeds}; expected >= 1")
+        for name in ("seeds", "training_seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        for recipe in self.recipes:
+            _recipe(recipe)
+
+
+def _recipe(name: str, seed: int = 0) -> TrainConfig:
+    path = find_recipe("spaic", name)
+    return replace(from_mapping(TrainConfig, read_mapping(path), str(path)), seed=seed)
 
 
 def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Any]]:
-    """Measures the rates of circuits over seeds, beside those of reference simulators.
+    """Measures rates of circuits, and accuracies of recipes, over seeds, beside known numbers.
 
-    What a run has already is not simulated again.
+    What a run has already is not done again.
 
     Args:
         config: What to run.
@@ -213,46 +284,60 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     Returns:
         The measurements, and the table reference / here / difference.
     """
-    done = {(row["circuit"], row["seed"]): row for row in run.metrics()}
+    done = {(row["what"], row["seed"]): row for row in run.metrics()}
     jobs = [(name, seed) for name in config.circuits for seed in range(config.seeds)]
-    with progress("circuits", total=len(jobs)) as bar:
+    jobs += [(name, seed) for name in config.recipes for seed in range(config.training_seeds)]
+    with progress("measuring", total=len(jobs)) as bar:
         for number, (name, seed) in enumerate(jobs):
             if (name, seed) not in done:
-                duration = config.time * (2 if name == "microcircuit" else 1)
-                circuit = CIRCUITS[name]
-                net = circuit.make(circuit.size, seed)
-                if config.warm_up:
-                    net.run(config.warm_up)
-                    net.run_continue(duration)
-                else:
-                    net.run(duration)
-                found = rates(net, config.warm_up)
-                row = {"circuit": name, "seed": seed, "rates": found}
+                found = (
+                    _circuit_rates(name, seed, config)
+                    if name in config.circuits
+                    else {"accuracy": 100 * train(_recipe(name, seed)).accuracy}
+                )
+                row = {"what": name, "seed": seed, "found": found}
                 run.log(epoch=number, **row)
                 done[name, seed] = row
-            bar.update(circuit=name)
+            bar.update(what=name)
     rows = []
     for name in config.circuits:
         for population in CIRCUITS[name].rates or ("all",):
-            values = [done[name, seed]["rates"][population] for seed in range(config.seeds)]
-            rows.append(
-                Measurement(
-                    dataset=name,
-                    method="circuit",
-                    metric=f"rate of {population}, Hz",
-                    value=fmean(values),
-                    std=pstdev(values),
-                    n=len(values),
-                )
-            )
+            values = [done[name, seed]["found"][population] for seed in range(config.seeds)]
+            rows.append(_measured(name, "circuit", f"rate of {population}, Hz", values))
+    for name in config.recipes:
+        values = [done[name, seed]["found"]["accuracy"] for seed in range(config.training_seeds)]
+        rows.append(_measured(_recipe(name).dataset, f"SPAIC, recipe {name}", "ACC", values))
     comparison = compare(published("spaic"), rows)
-    report = Report("Circuits against reference simulators", f"{config.seeds} seeds")
+    report = Report("Circuits and classifiers over seeds", f"{config.seeds} seeds a circuit")
     report.table(comparison)
     report.config(config)
     report.write(run.folder / "report.html")
     run.finish({"results": rows})
     message(f"report: {run.folder / 'report.html'}")
     return rows, comparison
+
+
+def _circuit_rates(name: str, seed: int, config: ReproduceConfig) -> dict[str, float]:
+    duration = config.time * (2 if name == "microcircuit" else 1)
+    circuit = CIRCUITS[name]
+    net = circuit.make(circuit.size, seed)
+    if config.warm_up:
+        net.run(config.warm_up)
+        net.run_continue(duration)
+    else:
+        net.run(duration)
+    return rates(net, config.warm_up)
+
+
+def _measured(dataset: str, method: str, metric: str, values: list[float]) -> Measurement:
+    return Measurement(
+        dataset=dataset,
+        method=method,
+        metric=metric,
+        value=fmean(values),
+        std=pstdev(values),
+        n=len(values),
+    )
 
 
 def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
@@ -285,8 +370,8 @@ def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
         raise InputError(f"{run.folder} has no checkpoint yet")
     split = load(config.dataset, config.steps)
     classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.x.shape[-1], classes, split.timed)
-    module = NetworkModule(net, float(config.steps))
+    net = classifier(config, split.sample_shape, classes, split.timed)
+    module = NetworkModule(net, config.steps * net.dt)
     module.load_state_dict(saved[0])
     net._random.set_state(saved[1]["random"])
     return config, module, split

@@ -18,7 +18,11 @@ def _axes(axes: Any, size: tuple[float, float] = (7.0, 3.0)) -> Any:
 
 
 def raster(
-    monitors: Sequence[SpikeMonitor], axes: Any = None, most: int = 400, sample: int = 0
+    monitors: Sequence[SpikeMonitor],
+    axes: Any = None,
+    most: int = 400,
+    sample: int = 0,
+    size: float = 1.0,
 ) -> Any:
     """Draws a dot for each spike, the groups above each other.
 
@@ -27,6 +31,7 @@ def raster(
         axes: Where to draw; a new figure by default.
         most: Neurons shown of each group; evenly chosen.
         sample: Which sample of the batch.
+        size: The dots' size in points.
 
     Returns:
         The figure.
@@ -34,16 +39,16 @@ def raster(
     axes = _axes(axes, (7.0, 3.6))
     base, ticks = 0, []
     for number, monitor in enumerate(monitors):
-        size = monitor.target.num
-        every = max(1, math.ceil(size / most))
+        neurons = monitor.target.num
+        every = max(1, math.ceil(neurons / most))
         index, time = monitor.spk_index[sample], monitor.spk_times[sample]
         shown = index % every == 0
-        height = math.ceil(size / every)
+        height = math.ceil(neurons / every)
         axes.plot(
             time[shown],
             base + index[shown] // every,
             ".",
-            ms=1.0,
+            ms=size,
             color=f"C{number % 10}",
             alpha=0.8,
         )
@@ -96,14 +101,15 @@ def traces(monitor: StateMonitor, neurons: Sequence[int] = (0,), axes: Any = Non
     axes = _axes(axes)
     values = monitor.values[0].reshape(-1, len(monitor.times))
     for neuron in neurons:
-        axes.plot(monitor.times, values[neuron], label=str(neuron), lw=0.9)
+        axes.plot(monitor.times, values[neuron], label=f"neuron {neuron}", lw=0.9)
     axes.set_xlabel("time, ms")
     axes.set_ylabel(monitor.var_name)
+    axes.legend(fontsize=8, loc="upper right")
     return axes.figure
 
 
 def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = None) -> Any:
-    """Draws one recorded variable against another.
+    """Draws one recorded variable against another; a dot marks the first sample.
 
     Args:
         x: The horizontal one.
@@ -114,9 +120,10 @@ def phase_plane(x: StateMonitor, y: StateMonitor, neuron: int = 0, axes: Any = N
     Returns:
         The figure.
     """
-    axes = _axes(axes, (4.0, 4.0))
+    axes = _axes(axes, (7.0, 3.6))
     u, v = (m.values[0].reshape(-1, len(m.times))[neuron] for m in (x, y))
     axes.plot(u, v, lw=0.9)
+    axes.plot(u[:1], v[:1], "o", ms=4, color="C3")
     axes.set_xlabel(x.var_name)
     axes.set_ylabel(y.var_name)
     return axes.figure
@@ -204,4 +211,67 @@ def confusion(truth: np.ndarray, guess: np.ndarray, axes: Any = None) -> Any:
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
     axes.figure.colorbar(image)
+    return axes.figure
+
+
+def activity_image(monitor: StateMonitor, axes: Any = None) -> Any:
+    """Draws a recorded variable of all neurons over time, as an image.
+
+    Args:
+        monitor: The monitor; its first sample is drawn.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes)
+    values = monitor.values[0].reshape(-1, len(monitor.times))
+    extent = (float(monitor.times[0]), float(monitor.times[-1]), 0, len(values))
+    image = axes.imshow(values, aspect="auto", origin="lower", extent=extent)
+    axes.set_xlabel("time, ms")
+    axes.set_ylabel("neuron")
+    axes.figure.colorbar(image, label=monitor.var_name)
+    return axes.figure
+
+
+def returns_curve(returns: Sequence[float], axes: Any = None) -> Any:
+    """Draws the return of each episode, and the mean of the last ten.
+
+    Args:
+        returns: One an episode.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (6.0, 3.2))
+    axes.plot(returns, ".", ms=4, color="0.6", label="episode")
+    means = [float(np.mean(returns[max(0, k - 9) : k + 1])) for k in range(len(returns))]
+    axes.plot(means, lw=1.2, label="mean of ten")
+    axes.set_xlabel("episode")
+    axes.set_ylabel("return")
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def assignments_image(assigned: np.ndarray, axes: Any = None) -> Any:
+    """Draws which class each neuron of a Diehl & Cook network was given, as a square of neurons.
+
+    Neurons lie as in `weight_image`: row by row. Those that never fired stay white.
+
+    Args:
+        assigned: int64 [neurons], −1 for neurons without a class.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    axes = _axes(axes, (4.6, 3.8))
+    side = math.ceil(math.sqrt(len(assigned)))
+    shown = np.full(side * side, np.nan)
+    shown[: len(assigned)] = np.where(assigned >= 0, assigned, np.nan)
+    top = max(int(assigned.max()), 0)
+    image = axes.imshow(shown.reshape(side, side), cmap="tab10", vmin=-0.5, vmax=max(top, 9) + 0.5)
+    axes.set_axis_off()
+    axes.figure.colorbar(image, ticks=range(top + 1), label="class")
     return axes.figure

@@ -1,7 +1,7 @@
 """Training of spiking classifiers with surrogate gradients: one plain loop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,6 +13,7 @@ from tenfold.shared.errors import InputError
 from tenfold.shared.progress import progress
 from tenfold.shared.runs import Run
 from tenfold.spaic.data import Split, load
+from tenfold.spaic.library import classifiers as library
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
@@ -29,9 +30,11 @@ class TrainConfig:
     """One training of a spiking classifier."""
 
     dataset: str = "digits"
-    """digits, mnist or nmnist-small."""
+    """A data set of `tenfold spaic data list`."""
+    network: Literal["layers", "stca", "convolutional", "tidigits", "resnet18"] = "layers"
+    """layers: fully connected, as the next six options say; else an example of the library."""
     hidden: tuple[int, ...] = (100,)
-    """Neurons of each hidden layer."""
+    """Neurons of each hidden layer (layers, stca)."""
     model: str = "lif"
     """The neuron model of the hidden layers."""
     tau_m: float = 8.0
@@ -43,7 +46,7 @@ class TrainConfig:
     input_scale: float = 1.0
     """What pixels or counts are multiplied by."""
     steps: int = 10
-    """Time steps of 1 ms."""
+    """Time steps; 1 ms each, in the networks of the library 0.1 ms (stca, tidigits) or 2 ms."""
     strategy: int = 1
     """1: a signal passes all layers within a step; 0: each connection costs one."""
     algorithm: str = "sbp"
@@ -74,21 +77,50 @@ class TrainConfig:
         for name in ("steps", "epochs", "batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; expected >= 0")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
         if any(size < 1 for size in self.hidden):
             raise InputError(f"hidden={self.hidden}; every layer needs >= 1 neurons")
 
 
-def classifier(config: TrainConfig, inputs: int, classes: int, timed: bool = False) -> Network:
-    """Builds the classifier of a configuration: input, hidden layers, read-out.
+def classifier(
+    config: TrainConfig, shape: Sequence[int], classes: int, timed: bool = False
+) -> Network:
+    """Builds the classifier of a configuration.
 
     Args:
         config: The run.
-        inputs: The number of input channels.
+        shape: The shape of a sample, without time.
         classes: The number of classes.
         timed: Whether the data have a time axis.
+
+    Raises:
+        InputError: If the network of the library does not take such data.
     """
+    if config.network == "layers":
+        return _layers(config, math.prod(shape), classes, timed)
+    if timed and config.network != "convolutional":
+        raise InputError(f"network={config.network!r} takes no data with a time axis")
+    net: Network
+    if config.network == "convolutional":
+        coding = "null" if timed else config.coding
+        net = library.convolutional(shape, classes, coding, config.seed)
+    elif config.network == "resnet18":
+        net = library.resnet18(shape, classes, seed=config.seed)
+    elif config.network == "tidigits":
+        net = library.tidigits(math.prod(shape), classes, seed=config.seed)
+    else:
+        if math.prod(shape) != 784 or classes != 10:
+            raise InputError("network='stca' is for 784 inputs and 10 classes (MNIST)")
+        net = library.stca_mnist(config.hidden, config.model, config.seed)
+    net.engine = config.engine
+    return net
+
+
+def _layers(config: TrainConfig, inputs: int, classes: int, timed: bool) -> Network:
+    """Input, hidden layers, read-out."""
     net = Network("classifier")
     net.set_random_seed(config.seed)
     net.set_backend_dt(1.0)
@@ -158,17 +190,18 @@ def train(
     fabric = fabric or compute.fabric(config.device, config.devices)
     split = split or load(config.dataset, config.steps)
     classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.x.shape[-1], classes, split.timed)
+    net = classifier(config, split.sample_shape, classes, split.timed)
     if fabric.device.type != "cpu":
         net.set_backend(device=str(fabric.device))
         net.build()
-    module = net.as_module(float(config.steps))
+    module = net.as_module(config.steps * net.dt)
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     model, optimiser = fabric.setup(module, optimiser)
     x, y = torch.from_numpy(split.x) * config.input_scale, torch.from_numpy(split.y)
-    loss_of = rate_cross_entropy if config.readout == "li" else standardised_cross_entropy
+    potentials = config.network == "layers" and config.readout == "li"
+    loss_of = rate_cross_entropy if potentials else standardised_cross_entropy
     start = 0
     if run is not None:
         if saved := run.load():

@@ -444,6 +444,11 @@ class NetworkModule(torch.nn.Module):
         for name, tensor in network.named_parameters().items():
             if isinstance(tensor, torch.nn.Parameter):
                 self.register_parameter(name.replace(".", "_"), tensor)
+        for part in network.parts(Module):
+            self.add_module(f"module_{part.name}", part.torch_module)
+        for con in network.get_connections():
+            for kind, module in con.modules.items():
+                self.add_module(f"{con.name}_{kind}", module)
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the network.

@@ -57,7 +57,7 @@ class Assembly(BaseModule):
         object.__setattr__(self, "members", {})
         self._pending: list[BaseModule] = []
         self.type = [type] if isinstance(type, str) else list(type)
-        self.hidden = False
+        self._hidden = False
         self._supers: list[Assembly] = []
         super().__init__(name)
 
@@ -203,7 +203,7 @@ class Assembly(BaseModule):
         stack: list[BaseModule] = [self]
         while stack:
             part = stack.pop()
-            if id(part) in seen or getattr(part, "hidden", False):
+            if id(part) in seen or getattr(part, "_hidden", False):
                 continue
             seen.add(id(part))
             yield part
@@ -257,11 +257,11 @@ class Assembly(BaseModule):
 
     def assembly_hide(self) -> None:
         """Takes the assembly out of the simulation, with the connections that touch it."""
-        self.hidden = True
+        self._hidden = True
 
     def assembly_show(self) -> None:
         """Puts a hidden assembly back."""
-        self.hidden = False
+        self._hidden = False
 
     def structure_copy(self, name: str | None = None) -> "Assembly":
         """Copies the structure: the parts, and the connections among them.

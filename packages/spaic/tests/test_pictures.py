@@ -1,0 +1,80 @@
+"""What the pictures show, read back from matplotlib's own objects."""
+
+import numpy as np
+
+from tenfold.spaic import (
+    Connection,
+    Encoder,
+    Network,
+    NeuronGroup,
+    SpikeMonitor,
+    StateMonitor,
+    pictures,
+)
+
+
+def run():
+    with Network() as net:
+        source = Encoder(num=3, coding_method="null")
+        cells = NeuronGroup(3, model="if", v_th=0.5)
+        link = Connection(source, cells, weight=np.eye(3))
+        spikes = SpikeMonitor(cells)
+        trace = StateMonitor(cells, "V")
+    assert link in net
+    net.set_backend_dt(1.0)
+    net.build(strategy=1)
+    data = np.zeros((1, 10, 3))
+    data[0, [2, 5], 1] = 1.0
+    data[0, :, 2] = 0.1
+    net.source(data)
+    net.run(10.0)
+    return spikes, trace
+
+
+def test_the_raster_has_a_dot_for_each_spike():
+    spikes, _ = run()
+    axes = pictures.raster([spikes]).axes[0]
+    dots = np.concatenate([line.get_xydata() for line in axes.lines])
+    inside = [(t, k) for t, k in dots.tolist() if k == 1]
+    assert inside == [(3.0, 1.0), (6.0, 1.0)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cells"]
+
+
+def test_rates_count_spikes_of_a_window():
+    spikes, _ = run()
+    (line,) = pictures.population_rates([spikes], bin_ms=5.0).axes[0].lines
+    total = line.get_ydata() * 0.005 * 3  # Hz × s × neurons
+    assert round(total.sum()) == len(spikes.spk_times[0])
+
+
+def test_traces_and_the_phase_plane_show_the_recorded_values():
+    _, trace = run()
+    lines = pictures.traces(trace, [2, 1]).axes[0].lines
+    np.testing.assert_array_equal(lines[0].get_ydata(), trace.values[0, 2])
+    np.testing.assert_allclose(lines[0].get_ydata()[:5], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-6)
+    path, dot = pictures.phase_plane(trace, trace, 2).axes[0].lines
+    np.testing.assert_array_equal(path.get_xdata(), path.get_ydata())
+    assert dot.get_xdata()[0] == trace.values[0, 2, 0]
+    image = pictures.activity_image(trace).axes[0].images[0]
+    np.testing.assert_array_equal(image.get_array(), trace.values[0])
+
+
+def test_weights_and_classes_lie_row_by_row():
+    weight = np.arange(3 * 4, dtype=float).reshape(3, 4)
+    shown = np.asarray(pictures.weight_image(weight).get_array())
+    assert shown[:2, :2].tolist() == [[0, 1], [2, 3]]
+    assert shown[:2, 2:].tolist() == [[4, 5], [6, 7]]
+    assert shown[2:, :2].tolist() == [[8, 9], [10, 11]]
+    figure = pictures.assignments_image(np.array([3, -1, 0]))
+    classes = figure.axes[0].images[0].get_array()
+    assert classes.filled(np.nan)[0, 0] == 3
+    assert np.isnan(np.asarray(classes.filled(np.nan))[0, 1])
+
+
+def test_confusion_counts_and_curves_mean():
+    shown = pictures.confusion(np.array([0, 1, 1]), np.array([0, 1, 0])).axes[0].images[0]
+    assert np.asarray(shown.get_array()).tolist() == [[1, 0], [1, 1]]
+    _, mean = pictures.returns_curve([1.0, 3.0, 5.0]).axes[0].lines
+    assert mean.get_ydata().tolist() == [1.0, 2.0, 3.0]
+    (line,) = pictures.learning_curve([{"epoch": 0, "loss": 2.0}]).axes[0].lines
+    assert line.get_xydata().tolist() == [[1.0, 2.0]]
