@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import brentq
 
 from tenfold.shared.errors import InputError
-from tenfold.shared.progress import set_verbosity
+from tenfold.shared.progress import set_quiet
 from tenfold.spaic import (
     Connection,
     Decoder,
@@ -192,7 +192,7 @@ def test_every_schedule_moves_the_step_size(name):
 
 
 def test_a_trained_link_that_ends_at_spikes_without_a_gradient_is_told(capsys):
-    set_verbosity("normal")
+    set_quiet(False)
     for pathway in (False, True):
         with Network() as net:
             source = Encoder(num=3, coding_method="null")
