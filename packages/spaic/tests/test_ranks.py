@@ -32,24 +32,26 @@ def test_two_processes_give_the_spikes_of_one():
     one = run()
     with launched(2, runpy.run_path, SCRIPT, None, "__main__"):
         two = run(partition=True)
+    assert two._engine.exchange.window == 5  # the shortest delay, of 0.4 ms, and an early link
     assert_equal(one, two, 50)
     np.testing.assert_array_equal(one.trace.values, two.trace.values)
     assert one.trace.values.std() > 1
 
 
-def circuits_agree(circuit, size, time):
+def circuits_agree(circuit, size, time, window):
     one = simulate(SimulateConfig(circuit=circuit, size=size, time=time))
     two = simulate(SimulateConfig(circuit=circuit, size=size, time=time, processes=2))
+    assert two.network._engine.exchange.window == window
     assert_equal(one.network, two.network, 10)
 
 
 def test_without_delays_spikes_are_exchanged_within_the_step():
-    circuits_agree("cuba", 1001, 60.0)
+    circuits_agree("cuba", 1001, 60.0, 0)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_spikes_of_the_microcircuit():
-    circuits_agree("microcircuit", 1500, 100.0)
+    circuits_agree("microcircuit", 1500, 100.0, 1)
 
 
 def test_a_partition_of_one_process_and_what_cannot_be_spread_are_refused():

@@ -102,10 +102,11 @@ class EventEngine:
         """Gives the loop the states, inputs, values and spikes of the groups."""
         code, plan, slots = self.code, self.plan, self.code.slots
         if plan.ranks > 1:
+            delays = {id(con): delay_steps(plan, con) for con in plan.links}
             ages = [
-                int(delay_steps(plan, con).min(initial=0)) + (not is_late(plan, con))
+                int(delays[id(con)].min()) + (not is_late(plan, con))
                 for con in plan.links
-                if id(con.pre) in plan.groups
+                if id(con.pre) in plan.groups and delays[id(con)].size
             ]
             self.exchange = Exchange(
                 self.share, [e.group.num for e in plan.groups.values()], slots, min(ages, default=1)
