@@ -10,6 +10,7 @@ from tenfold.shared.errors import InputError
 from tenfold.spaic import Connection, Generator, Network, NeuronGroup, SpikeMonitor, StateMonitor
 from tenfold.spaic.data import digits
 from tenfold.spaic.library import (
+    CIRCUITS,
     all_activity,
     assign_labels,
     bump_height,
@@ -20,6 +21,7 @@ from tenfold.spaic.library import (
     diehl_cook,
     diehl_cook_integer,
     proportion_weighting,
+    rates,
     recall,
     reinforce,
     resnet18,
@@ -225,3 +227,12 @@ def test_a_small_resnet_learns_from_its_modules():
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_a_seed_of_the_catalogue_is_a_seed():
+    nets = [CIRCUITS["brunel"].make(1250, seed) for seed in (0, 1)]
+    for net in nets:
+        net.run(200.0)
+    first, second = (rates(net)["all"] for net in nets)
+    assert first == pytest.approx(second, rel=0.2)
+    assert first != second

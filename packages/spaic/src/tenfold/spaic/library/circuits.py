@@ -101,9 +101,9 @@ def cobahh(size: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float64) 
 
 def brunel(
     size: int = 12_500,
+    seed: int = 0,
     g: float = 5.0,
     eta: float = 2.0,
-    seed: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> Network:
     """The sparsely connected network of Brunel (2000): regimes by (g, eta).
