@@ -124,23 +124,22 @@ def test_a_killed_train_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatc
     assert "is finished" in answer(capsys, "train", "--resume", folder, code=2)
 
 
-def test_shards_train(tmp_path, capsys):
-    from tenfold.emo.data.images import ImageFolder, write_shards
-
-    data = folder_of(tmp_path)
-    for split in ("train", "val"):
-        paths = write_shards(ImageFolder(data, split, None), tmp_path / "shards" / split, 3)
-        for path in paths:
-            path.rename(tmp_path / "shards" / f"{split}-{path.name}")
-    (tmp_path / "shards" / "classes.txt").write_text("ant\nbee\n")
+def test_shards_are_made_and_train(tmp_path, capsys):
+    data, shards = folder_of(tmp_path), tmp_path / "shards"
+    made = answer(capsys, "data", "shards", data, shards, "--per-shard", "6")
+    assert made["splits"] == [
+        {"split": "train", "shards": 2, "samples": 12}, {"split": "val", "shards": 2, "samples": 12}
+    ]  # fmt: skip
     options = [
-        "--data", tmp_path / "shards", "--image-size", "32", "--window", "2", "--batch-size", "4",
+        "--data", shards, "--image-size", "32", "--window", "2", "--batch-size", "4",
         "--epochs", "1", "--warmup-epochs", "0", "--ema", "0", "--device", "cpu",
         "--output", tmp_path / "runs",
     ]  # fmt: skip
     assert "shard_samples is not given" in answer(capsys, "train", *options, code=2)
-    made = answer(capsys, "train", *options, "--shard-samples", "12", "--workers", "2")
-    assert made["epochs"] == 1
+    # Two workers of 6 samples make one batch each a round; 24 samples, twice, are twelve steps.
+    more = ["--shard-samples", "24", "--repeat", "2", "--workers", "2"]
+    made = answer(capsys, "train", *options, *more)
+    assert (made["epochs"], made["steps"]) == (1, 12)
     assert 0 <= made["last"]["top1"] <= 100
 
 
