@@ -5,7 +5,7 @@ import timm
 import torch
 from emo_fill import fill, image, u
 
-from tenfold.emo.model import MODELS
+from tenfold.emo.model import MODELS, iRMB
 from tenfold.emo.profiling import profile
 
 LOGITS = [
@@ -149,3 +149,14 @@ def test_how_much_the_grid_and_the_eps_matter():
     assert (model(image(224)) - logits).abs().max().item() == pytest.approx(4e-5, rel=0.15)
     windows = fill(timm.create_model("emo_1m", attention="close"))
     assert (windows(image(224)) - logits).abs().max().item() == pytest.approx(1.34, abs=0.005)
+
+
+def test_cost_of_one_attention_block():
+    # 2C²HW + 2CHWw² + CMHW + k²MHW + MCHW with C = 80, M = 240, H = W = 14, w = 7, k = 5.
+    block = iRMB(
+        80, expansion=3, kernel_size=5, attention="remote", head_dim=20, window=7, norm="layer"
+    )
+    whole = profile(block, 14, in_chans=80)[0]
+    positions, c, m = 14 * 14, 80, 240
+    parts = 2 * c * c + 2 * c * 49 + c * m + 25 * m + m * c
+    assert whole.macs == parts * positions == 12_747_840

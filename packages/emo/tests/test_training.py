@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from tenfold.emo.data.coco import CocoDetection
 from tenfold.emo.data.images import digits
 from tenfold.emo.settings import TrainConfig, learning_rate
-from tenfold.emo.tasks import steps_per_epoch, task, train_loader
+from tenfold.emo.tasks import model_options, steps_per_epoch, task, train_loader
 from tenfold.emo.training import parameter_groups, repair_statistics, train
 from tenfold.shared import compute
 from tenfold.shared.config import load_recipe, recipes
 from tenfold.shared.errors import InputError
+from tenfold.shared.runs import Run
 
 TINY = {
     "image_size": 32, "in_chans": 1, "epochs": 2, "batch_size": 64, "window": (4, 4, 2, 1),
@@ -343,3 +345,95 @@ def test_too_few_images_are_refused():
     job = task(TrainConfig(**TINY | {"batch_size": 2000}))
     with pytest.raises(InputError, match="1437 training images"):
         train(job, compute.fabric("cpu"))
+
+
+PAPER = [name for name in recipes("emo") if name.endswith("-imagenet")]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_published_recipe(name):
+    config, second = imagenet(name), name.startswith("emo2")
+    assert (config.clip, config.ema, config.smoothing) == (5.0, 0.9998, 0.1)
+    assert config.randaugment == "rand-m9-mstd0.5-inc1"
+    assert (config.crop_scale, config.crop, config.image_size) == (0.08, 0.875, 224)
+    assert (config.epochs, config.warmup_epochs, config.schedule) == (300, 20, "cosine")
+    assert (config.warmup_rate, config.min_rate) == (1e-6, 1e-6)
+    assert (config.weight_decay, config.no_decay) == (0.05, "1-d")
+    batch = config.batch_size * config.devices
+    assert (batch, config.learning_rate) == ((1024, 3e-3) if second else (2048, 6e-3))
+    assert (config.evaluate_every, config.evaluate_all_from) == (5, 200)
+    noisy = name in ("emo-1m-imagenet", "emo-2m-imagenet")
+    assert config.rate_noise == ((0.42, 0.9) if noisy else ())
+    assert config.seed == (0 if name == "emo-5m-imagenet" else 42)
+
+
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [
+        ("emo_1m", 0.04036), ("emo_2m", 0.05), ("emo_5m", 0.05), ("emo_6m", 0.05),
+        ("emo2_1m", 0.04036), ("emo2_2m", 0.05), ("emo2_5m", 0.05), ("emo2_20m", 0.1),
+        ("emo2_50m", 0.2),
+    ],
+)  # fmt: skip
+def test_the_published_rates_of_stochastic_depth(model, rate):
+    assert model_options(TrainConfig(model=model))["drop_path_rate"] == rate
+    assert model_options(TrainConfig(model=model, drop_path=0.3))["drop_path_rate"] == 0.3
+
+
+def test_stochastic_depth_grows_over_the_blocks():
+    model = task(TrainConfig(**TINY)).model()
+    blocks = [block for stage in model.stages() for block in stage]
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    assert rates == pytest.approx([0.04036 * t / 14 for t in range(15)])
+
+
+def test_the_optimiser_and_the_clipping_are_the_published_ones(monkeypatch):
+    from timm.utils import ModelEmaV3
+
+    seen = {}
+
+    class Spy(torch.optim.AdamW):
+        def __init__(self, groups, **options):
+            seen.update(options)
+            super().__init__(groups, **options)
+
+    monkeypatch.setattr("tenfold.emo.training.torch.optim.AdamW", Spy)
+    update, fabric = ModelEmaV3.update, compute.fabric("cpu")
+    monkeypatch.setattr(
+        ModelEmaV3, "update",
+        lambda self, model: (seen.update(decay=self.decay), update(self, model)),
+    )  # fmt: skip
+    clip = fabric.clip_gradients
+    monkeypatch.setattr(
+        fabric, "clip_gradients", lambda *a, **k: (seen.update(clip=k["max_norm"]), clip(*a, **k))
+    )
+    train(tiny(ema=0.9998, max_steps=1), fabric)
+    assert (seen["betas"], seen["eps"]) == ((0.9, 0.999), 1e-8)
+    assert (seen["decay"], seen["clip"]) == (0.9998, 5.0)
+
+
+def test_the_scale_of_float16_goes_through_the_checkpoint(tmp_path):
+    # Float16 needs a GPU; its precision plugin is asked for its state in the same way on a CPU.
+    scales = []
+
+    class Killed(Exception):
+        pass
+
+    def fabric(scale):
+        made = compute.fabric("cpu")
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+        made.strategy.precision.state_dict = plugin.state_dict
+        made.strategy.precision.load_state_dict = plugin.load_state_dict
+        scales.append(plugin.scaler.get_scale)
+        return made
+
+    def kill(epoch, metrics):
+        raise Killed
+
+    run = Run.create("emo", None, TrainConfig(**TINY), tmp_path)
+    job = tiny(epochs=2, max_steps=None)
+    job.train_data = lambda rank, world: torch.utils.data.Subset(digits(32), range(64))
+    with pytest.raises(Killed):
+        train(job, fabric(4096.0), run, kill)
+    train(job, fabric(2.0), run)
+    assert [scale() for scale in scales] == [4096.0, 4096.0]

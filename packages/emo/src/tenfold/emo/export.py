@@ -292,8 +292,10 @@ def run_exported(path: Path | str, x: Tensor, format: Format | None = None) -> A
         return ct.models.MLModel(str(path)).predict({"x": x.numpy()})["logits"]
     from executorch.runtime import Runtime
 
-    method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
-    return method.execute([x])[0].numpy()
+    # The method reads from the program, which it does not keep alive, and the output lies in the
+    # method's memory: without the name and the copy this reads freed memory.
+    program = Runtime.get().load_program(path.read_bytes())
+    return program.load_method("forward").execute([x])[0].numpy().copy()
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:
