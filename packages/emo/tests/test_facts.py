@@ -7,6 +7,7 @@ from emo_fill import fill, image, u
 
 from tenfold.emo.model import MODELS, iRMB
 from tenfold.emo.profiling import profile
+from tenfold.shared.published import published
 
 LOGITS = [
     ("emo_1m", 224, [0.87453624, 0.80454217, -0.95789498, 2.71691307, -1.37160809],
@@ -160,3 +161,21 @@ def test_cost_of_one_attention_block():
     positions, c, m = 14 * 14, 80, 240
     parts = 2 * c * c + 2 * c * 49 + c * m + 25 * m + m * c
     assert whole.macs == parts * positions == 12_747_840
+
+
+def test_every_published_number_is_found_alone():
+    paper = published("emo")
+    assert len(paper.results) == len({(r.dataset, r.metric, r.method) for r in paper.results})
+    for dataset, metric, method, value in (
+        ("coco", "AP", "MobileViTv2-0.75 ssdlite", 24.6),
+        ("coco", "AP", "EdgeViT-XXS retinanet", 38.7),
+        ("coco", "mask AP", "EMOv2-5M mask-rcnn", 39.0),
+        ("coco", "AP", "EMOv2-5M ssdlite", 29.6),
+        ("ade20k", "mIoU", "EMOv2-5M segformer", 43.0),
+        ("ade20k", "mIoU", "MobileNetV2 pspnet", 29.7),
+        ("imagenet", "top-1", "EMOv2-5M, distilled", 80.9),
+        ("imagenet", "top-1", "EMO-5M, recipe of Vim", 77.9),
+        ("imagenet", "top-1", "EMO-5M, parallel", 78.1),
+        ("imagenet", "ms, iPhone 15", "EdgeNeXt-S", 22.5),
+    ):
+        assert paper.lookup(dataset, metric, method).value == value
