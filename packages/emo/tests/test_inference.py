@@ -319,4 +319,4 @@ def test_inductor_gives_the_same_numbers(small):
     compiled = torch.compile(optimize_for_inference(model))
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
+        assert (compiled(x) - model(x)).abs().max() < 1e-4

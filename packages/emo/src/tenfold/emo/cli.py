@@ -70,6 +70,7 @@ def evaluate(
     which: Which = "best",
     device: str = "auto",
     batch_size: int | None = None,
+    workers: int = 0,
 ) -> Outcome:
     """Measures the network of a run, or of a checkpoint file, on validation data.
 
@@ -82,7 +83,8 @@ def evaluate(
         which: best for the best epoch, last for the last one (averaged weights where there are
             any), net for the raw weights of the last; of a file net, else the averaged ones.
         device: auto, cpu, cuda or mps.
-        batch_size: Of a checkpoint's evaluation; by default the recipe's.
+        batch_size: Of a checkpoint's evaluation; by default the recipe's, at most 64.
+        workers: Data workers of a checkpoint's evaluation.
     """
     import dataclasses
 
@@ -99,7 +101,7 @@ def evaluate(
     config = dataclasses.replace(
         config,
         data=str(data or config.data),
-        workers=0,
+        workers=workers,
         batch_size=batch_size or min(config.batch_size, 64),
     )
     metrics = evaluate_checkpoint(config, checkpoint, which, device)
