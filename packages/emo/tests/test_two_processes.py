@@ -11,6 +11,8 @@ from PIL import Image
 from tenfold.emo.data.images import ImageFolder, eval_transform
 from tenfold.emo.data.shards import write_shards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
