@@ -240,6 +240,14 @@ def test_shards_are_made_and_train(tmp_path, capsys):
     more = ["--shard-samples", "24", "--repeat", "2", "--workers", "2"]
     made = answer(capsys, "train", *options, *more)
     assert (made["epochs"], made["steps"]) == (1, 12)
+    # What a data worker refuses is one line, as everywhere.
+    more = [*more, "--batch-size", "8"]
+    printed = answer(capsys, "train", *options[:6], *options[8:], *more, code=2)
+    assert (
+        printed.strip().splitlines()[-1].startswith("error: the 1 shards of process 1 of 1, data")
+    )
+    assert "hold 6 samples; expected at least a batch of 8" in printed
+    assert "Traceback" not in printed
     assert 0 <= made["last"]["top1"] <= 100
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -125,6 +125,18 @@ def steps_per_epoch(task: Task, loader: DataLoader[Any], world: int) -> int:
     if steps < 1:
         raise InputError(f"shard_samples={config.shard_samples} make no batch; expected more")
     return steps
+
+
+def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Gives a loader's batches; what a data worker refuses is told in its own words alone.
+
+    Args:
+        loader: A `DataLoader`, whose workers put their traceback into the text of an error.
+    """
+    try:
+        yield from loader
+    except InputError as error:
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
 
 
 def _mine(data: Sized, fabric: Fabric) -> range:
@@ -253,7 +265,7 @@ class Classification:
                 num_workers=self.config.workers,
                 collate_fn=self.collate,
             )
-        for images, labels in loader:
+        for images, labels in batches_of(loader):
             logits = model(images.to(fabric.device)).float().cpu()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             counts += torch.stack([best[:, 0].sum(), best.any(1).sum(), torch.tensor(len(labels))])
@@ -340,7 +352,7 @@ class Detection:
             collate_fn=self.collate,
             num_workers=self.config.workers,
         )
-        for images, targets in loader:
+        for images, targets in batches_of(loader):
             sizes = [tuple(t["size"].tolist()) for t in targets]
             for found, target in zip(
                 model.detect(images.to(fabric.device), sizes), targets, strict=True

@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tenfold.emo.settings import TrainConfig, learning_rate
-from tenfold.emo.tasks import Task, steps_per_epoch, train_loader
+from tenfold.emo.tasks import Task, batches_of, steps_per_epoch, train_loader
 from tenfold.shared import compute
 from tenfold.shared.files import write_atomic
 from tenfold.shared.progress import message, progress
@@ -134,7 +134,7 @@ def train(
             _set_epoch(batches, epoch)
             began, images, losses, counted = time.perf_counter(), 0, 0.0, 0
             steps = range(epoch * per_epoch, min((epoch + 1) * per_epoch, total))
-            for step, batch in zip(steps, batches, strict=False):
+            for step, batch in zip(steps, batches_of(batches), strict=False):
                 rate = learning_rate(config, step, per_epoch, total)
                 for group in optimiser.param_groups:
                     group["lr"] = rate * group["scale"]
