@@ -14,9 +14,15 @@ in turn (A B A B ...), so their ratios hold even where the machine drifts. The f
     onnxruntime  the optimised form, exported for the batch
 
 Weights are fresh: latency does not depend on them. Accuracy is ImageNet top-1 as published, from
-the tables of EMO and EMOv2, empty where they have no such row. results.json and latency.png stand
-beside this file and are written anew after each model, so that `--resume` goes on after a break:
-it measures the models that results.json lacks, or those that `--models` names.
+the tables of EMO and EMOv2, empty where they have no such row; `published_size` is the side of the
+images at which it was measured (not always the side whose latency is), empty where the tables do
+not say. results.json and latency.png stand beside this file and are written anew after each model,
+so that `--resume` goes on after a break: it measures the models that results.json lacks, or those
+that `--models` names.
+
+Each row names its processor. Times of two processors do not compare, so `--resume` drops the rows
+of another one and measures them anew; `--mix` keeps them, and the plot then says of each model
+where it was measured.
 """
 
 import argparse
@@ -33,7 +39,7 @@ import tenfold.emo  # noqa: F401 - registers the models
 from tenfold.emo.export import onnx_session
 from tenfold.emo.latency import measure, optimised, with_threads
 from tenfold.emo.profiling import profile
-from tenfold.shared.compute import environment
+from tenfold.shared.compute import cpu_name, environment
 
 MODELS = [
     "emo_1m", "edgenext_xx_small", "emo_2m", "emo_5m", "emo2_1m", "mobilenetv4_conv_small",
@@ -41,10 +47,12 @@ MODELS = [
     "edgenext_x_small",
 ]  # fmt: skip
 PUBLISHED = {
-    "emo_1m": 71.498, "emo_2m": 75.134, "emo_5m": 78.422, "emo_6m": 78.988, "emo2_1m": 72.3,
-    "emo2_2m": 75.8, "emo2_5m": 79.4, "edgenext_xx_small": 71.2, "edgenext_x_small": 75.0,
-    "mobilevitv2_050": 70.2,
+    "emo_1m": (71.498, 224), "emo_2m": (75.134, 224), "emo_5m": (78.422, 224),
+    "emo_6m": (78.988, 224), "emo2_1m": (72.3, 224), "emo2_2m": (75.8, 224),
+    "emo2_5m": (79.4, 224), "edgenext_xx_small": (71.2, 256), "edgenext_x_small": (75.0, None),
+    "mobilevitv2_050": (70.2, None),
 }  # fmt: skip
+"""ImageNet top-1 in percent, and the side of the images; None where the tables do not say."""
 FORMS = ("plain", "optimised", "native", "compiled", "onnxruntime")
 SIZE = 224
 
@@ -57,12 +65,15 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--resume", action="store_true", help="keep what results.json has")
+    parser.add_argument("--mix", action="store_true", help="keep rows of other processors too")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     path = options.output / "results.json"
     rows: list[dict] = []
     if options.resume and path.exists():
         rows = json.loads(path.read_text())["rows"]
+        if not options.mix:
+            rows = [row for row in rows if row.get("cpu") == cpu_name()]
     for name in options.models or MODELS:
         wanted = {(name, b, t) for b in options.batches for t in options.threads}
         if not options.models and wanted <= {key(row) for row in rows}:
@@ -81,7 +92,7 @@ def main() -> None:
             "rows": rows,
         }
         path.write_text(json.dumps(written, indent=1) + "\n")
-        plot(rows, options.output / "latency.png")
+        plot(rows, options.output / "latency.png", options.mix)
 
 
 def key(row: dict) -> tuple[str, int, int]:
@@ -121,14 +132,28 @@ def measure_model(name: str, options: argparse.Namespace) -> list[dict]:
                 if "plain" in times:
                     ratios = {k: round(times["plain"] / v, 2) for k, v in times.items()}
                     row |= {f"{k}_faster": v for k, v in ratios.items() if k != "plain"}
-                row["published_top1"] = PUBLISHED.get(name)
+                row["published_top1"], row["published_size"] = PUBLISHED.get(name, (None, None))
+                row["cpu"] = cpu_name()
                 rows.append(row | {"date": datetime.date.today().isoformat()})
     return rows
 
 
-def plot(rows: list[dict], path: Path) -> None:
+def label(row: dict, mix: bool) -> str:
+    """Names a model with what sets its point apart: the accuracy's image side, the processor."""
+    size = row.get("published_size")
+    text = f"{row['model']} ({f'{size}²' if size else 'size not stated'})"
+    return f"{text}, {row.get('cpu') or 'unknown processor'}" if mix else text
+
+
+def plot(rows: list[dict], path: Path, mix: bool = False) -> None:
     from matplotlib.figure import Figure
 
+    processors = sorted({str(row.get("cpu")) for row in rows})
+    if len(processors) > 1 and not mix:
+        raise ValueError(
+            f"rows of {len(processors)} processors ({', '.join(processors)}) do not compare; "
+            "measure all on one, or give --mix"
+        )
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     first = rows[0]["threads"]
     batches = sorted({row["batch"] for row in rows})
@@ -142,10 +167,10 @@ def plot(rows: list[dict], path: Path) -> None:
             colour = "C0" if row["model"].startswith("emo") else "C7"
             at = (best, row["published_top1"])
             axis.plot(*at, "o" if colour == "C0" else "s", color=colour)
-            axis.annotate(row["model"], at, xytext=(4, 4), textcoords="offset points")
+            axis.annotate(label(row, mix), at, xytext=(4, 4), textcoords="offset points")
         axis.set(
             xlabel=f"latency of the fastest form, ms (batch {batch}, {first} thread)",
-            ylabel="ImageNet top-1 as published, %",
+            ylabel="ImageNet top-1 as published, %, at the side in brackets",
         )
         axis.margins(x=0.25, y=0.1)
     figure.savefig(path, dpi=120)

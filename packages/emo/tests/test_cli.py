@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tenfold.emo.settings import TrainConfig
 from tenfold.shared.cli import run
+from tenfold.shared.config import recipes
 
 TINY = [
     "--data", "digits", "--in-chans", "1", "--image-size", "32", "--window", "4", "4", "2", "1",
@@ -48,9 +51,8 @@ def test_train_evaluate_predict_on_a_users_folder(tmp_path, capsys):
         "--device", "cpu", "--output", tmp_path / "runs",
     )  # fmt: skip
     folder = Path(made["run"])
-    assert {"config.toml", "metrics.jsonl", "result.json", "report.html", "ema.safetensors"} <= {
-        p.name for p in folder.iterdir()
-    }
+    files = {"metrics.jsonl", "result.json", "report.html", "ema.safetensors", "best.safetensors"}
+    assert files <= {p.name for p in folder.iterdir()}
     assert json.loads((folder / "classes.json").read_text()) == ["ant", "bee"]
     scored = answer(capsys, "evaluate", folder, "--which", "net", "--device", "cpu")
     assert scored["top1"] == made["last"]["top1"]
@@ -70,6 +72,104 @@ def test_train_evaluate_predict_on_a_users_folder(tmp_path, capsys):
     assert "2 classes" in message
     table = json.loads((folder / "result.json").read_text())["results"]
     assert {row["method"] for row in table} == {"EMO-1M"}
+
+
+def test_the_best_epoch_is_that_of_the_average(tmp_path, capsys, monkeypatch):
+    from tenfold.emo import training
+
+    data = folder_of(tmp_path)
+    # Raw and averaged accuracy of three epochs: the raw one is best in the last epoch.
+    scores = iter([10, 30, 20, 40, 90, 35])
+    monkeypatch.setattr(
+        "tenfold.emo.tasks.Classification.evaluate", lambda self, *a: {"top1": next(scores)}
+    )
+    kept, write = [], training.write_weights
+    monkeypatch.setattr(
+        training, "write_weights",
+        lambda model, path: (kept.append((path.name, clone(model))), write(model, path)),
+    )  # fmt: skip
+    made = answer(
+        capsys, "train", "--data", data, "--image-size", "32", "--window", "2", "--batch-size", "4",
+        "--epochs", "3", "--warmup-epochs", "0", "--ema", "0.5", "--device", "cpu",
+        "--evaluate-every", "1", "--output", tmp_path / "runs",
+    )  # fmt: skip
+    assert (made["best_epoch"], made["best"]["ema_top1"]) == (1, 40)
+    assert [name for name, _ in kept] == ["best.safetensors"] * 2
+    from tenfold.emo.experiments import load_run
+
+    states = {which: clone(load_run(made["run"], which)[1]) for which in ("best", "last", "net")}
+    same = lambda a, b: all(torch.equal(v, b[k]) for k, v in a.items())  # noqa: E731
+    assert same(kept[1][1], states["best"])
+    assert not same(states["best"], states["last"])
+    assert not same(states["last"], states["net"])
+
+
+def clone(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_train_begins_with_weights(tmp_path, capsys, monkeypatch, create):
+    data = folder_of(tmp_path)
+    torch.manual_seed(5)
+    source = create("emo_1m", num_classes=7)
+    torch.save({"net": source.state_dict()}, tmp_path / "seven.pth")
+    options = [
+        "train", "--data", data, "--image-size", "32", "--window", "2", "--batch-size", "4",
+        "--epochs", "1", "--warmup-epochs", "0", "--warmup-steps", "2", "--warmup-rate", "0",
+        "--max-steps", "1", "--ema", "0", "--weight-decay", "0", "--device", "cpu",
+        "--output", tmp_path / "runs",
+    ]  # fmt: skip
+    made = answer(capsys, *options, "--weights", tmp_path / "seven.pth")  # one step of rate 0
+    from tenfold.emo.experiments import load_run
+
+    (tmp_path / "seven.pth").unlink()  # no longer needed
+    found = dict(load_run(made["run"])[1].named_parameters())
+    assert found["head.weight"].shape[0] == 2
+    for name, value in source.named_parameters():
+        if not name.startswith("head."):
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_evaluate_takes_a_checkpoint(tmp_path, capsys, create):
+    data = folder_of(tmp_path, count=2)
+    torch.manual_seed(0)
+    torch.save({"net_E": create("emo_1m", num_classes=2).state_dict()}, tmp_path / "w.pth")
+    options = ["evaluate", "--checkpoint", tmp_path / "w.pth", "--data", data, "--device", "cpu"]
+    found = answer(capsys, *options, "--model", "emo_1m")
+    assert 0 <= found["top1"] <= 100
+    assert "w.pth is not a checkpoint" in answer(capsys, *options, "--model", "emo_2m", code=2)
+    assert "emo-3m-imagenet" in answer(capsys, *options, "--model", "emo_3m", code=2)
+    assert "expected one of them" in answer(capsys, *options[:1], "runs", *options[1:], code=2)
+
+
+def test_detectors_without_weights_say_what_stays_random(tmp_path, monkeypatch):
+    from tenfold.emo import experiments
+
+    said = []
+    monkeypatch.setattr(experiments, "message", said.append)
+    monkeypatch.setattr(experiments, "task", lambda config: None)
+    monkeypatch.setattr(experiments, "_go_on", lambda run, job, fabric: None)
+    for head, words in (
+        ("ssdlite", "BatchNorm statistics"), ("retinanet", "stage 1 are frozen"),
+    ):  # fmt: skip
+        config = TrainConfig(task="detection", head=head, device="cpu")
+        experiments.train_run(config, None, tmp_path)
+        assert "the backbone begins with random weights" in said[-1]
+        assert words in said[-1]
+
+
+def test_the_help_of_train_names_every_recipe(capsys):
+    assert run(["emo", "train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    named = set()
+    for name in ("emo-{1m,2m,5m,6m}-imagenet", "emo2-{1m,2m,5m}-imagenet", "emo-{1m,2m,5m}-HEAD"):
+        assert name in text
+        before, sizes, after = re.split("[{}]", name)
+        heads = ("ssdlite", "retinanet", "deeplabv3", "pspnet", "semantic-fpn", "segformer")
+        for head in heads:
+            assert head in text
+            named |= {f"{before}{s}{after.replace('HEAD', head)}" for s in sizes.split(",")}
+    assert named | {"digits", "cifar10"} == set(recipes("emo"))
 
 
 def test_predict_takes_a_published_checkpoint(tmp_path, capsys, create):
@@ -124,23 +224,30 @@ def test_a_killed_train_resumes_to_the_same_numbers(tmp_path, capsys, monkeypatc
     assert "is finished" in answer(capsys, "train", "--resume", folder, code=2)
 
 
-def test_shards_train(tmp_path, capsys):
-    from tenfold.emo.data.images import ImageFolder, write_shards
-
-    data = folder_of(tmp_path)
-    for split in ("train", "val"):
-        paths = write_shards(ImageFolder(data, split, None), tmp_path / "shards" / split, 3)
-        for path in paths:
-            path.rename(tmp_path / "shards" / f"{split}-{path.name}")
-    (tmp_path / "shards" / "classes.txt").write_text("ant\nbee\n")
+def test_shards_are_made_and_train(tmp_path, capsys):
+    data, shards = folder_of(tmp_path), tmp_path / "shards"
+    made = answer(capsys, "data", "shards", data, shards, "--per-shard", "6")
+    assert made["splits"] == [
+        {"split": "train", "shards": 2, "samples": 12}, {"split": "val", "shards": 2, "samples": 12}
+    ]  # fmt: skip
     options = [
-        "--data", tmp_path / "shards", "--image-size", "32", "--window", "2", "--batch-size", "4",
+        "--data", shards, "--image-size", "32", "--window", "2", "--batch-size", "4",
         "--epochs", "1", "--warmup-epochs", "0", "--ema", "0", "--device", "cpu",
         "--output", tmp_path / "runs",
     ]  # fmt: skip
     assert "shard_samples is not given" in answer(capsys, "train", *options, code=2)
-    made = answer(capsys, "train", *options, "--shard-samples", "12", "--workers", "2")
-    assert made["epochs"] == 1
+    # Two workers of 6 samples make one batch each a round; 24 samples, twice, are twelve steps.
+    more = ["--shard-samples", "24", "--repeat", "2", "--workers", "2"]
+    made = answer(capsys, "train", *options, *more)
+    assert (made["epochs"], made["steps"]) == (1, 12)
+    # What a data worker refuses is one line, as everywhere.
+    more = [*more, "--batch-size", "8"]
+    printed = answer(capsys, "train", *options[:6], *options[8:], *more, code=2)
+    assert (
+        printed.strip().splitlines()[-1].startswith("error: the 1 shards of process 1 of 1, data")
+    )
+    assert "hold 6 samples; expected at least a batch of 8" in printed
+    assert "Traceback" not in printed
     assert 0 <= made["last"]["top1"] <= 100
 
 
@@ -180,6 +287,56 @@ def test_reproduce_puts_paper_and_here_side_by_side(tmp_path, capsys, create):
     row = next(r for r in found["comparison"] if r["metric"] == "top-1")
     assert row["paper"] == 71.498
     assert row["difference"] == pytest.approx(row["here"] - 71.498)
+
+
+@pytest.mark.parametrize(
+    ("argv", "paper"),
+    [
+        (["emo2_1m"], ("top-1", 72.3)),
+        (["emo_1m", "--head", "ssdlite"], ("AP", 22.0)),
+        (["emo_5m", "--head", "deeplabv3"], ("mIoU", 37.8)),
+        (["emo_2m", "--head", "semantic-fpn"], ("mIoU", 37.3)),
+    ],
+)
+def test_reproduce_knows_the_rows_of_every_table(argv, paper, tmp_path, capsys, monkeypatch):
+    from tenfold.emo import experiments
+
+    metric = {"top-1": "top1"}.get(paper[0], paper[0])
+    monkeypatch.setattr(experiments, "evaluate_checkpoint", lambda *a: {metric: 12.5})
+    found = answer(
+        capsys, "reproduce", *argv, "--data", tmp_path, "--checkpoint", tmp_path / "w.pth",
+        "--device", "cpu", "--output", tmp_path / "runs",
+    )  # fmt: skip
+    (row,) = found["comparison"]
+    assert (row["metric"], row["paper"], row["here"]) == (*paper, 12.5)
+
+
+def test_reproduce_takes_a_run_of_the_same_model(tmp_path, capsys):
+    data = folder_of(tmp_path, count=4)
+    made = answer(
+        capsys, "train", "--data", data, "--image-size", "32", "--window", "2", "--batch-size", "4",
+        "--epochs", "1", "--warmup-epochs", "0", "--ema", "0.5", "--device", "cpu",
+        "--output", tmp_path / "runs",
+    )  # fmt: skip
+    options = ["--run", made["run"], "--data", data, "--device", "cpu", "--output", tmp_path]
+    found = answer(capsys, "reproduce", "emo_1m", *options)
+    row = next(r for r in found["comparison"] if r["metric"] == "top-1")
+    assert (row["paper"], row["here"]) == (71.498, made["best"]["ema_top1"])
+    assert "expected emo_2m" in answer(capsys, "reproduce", "emo_2m", *options, code=2)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_evaluate_takes_the_checkpoint_of_a_detector(real, tmp_path, capsys):
+    from tenfold.emo.dense import SSDLite
+
+    torch.manual_seed(0)
+    torch.save(SSDLite("emo_1m", 80).state_dict(), tmp_path / "ssd.pth")
+    found = answer(
+        capsys, "evaluate", "--checkpoint", tmp_path / "ssd.pth", "--head", "ssdlite",
+        "--data", real("coco-tiny"), "--device", "cpu",
+    )  # fmt: skip
+    assert 0 <= found["AP"] < 10
 
 
 def test_demo_leaves_a_report(tmp_path, capsys, monkeypatch):
@@ -225,16 +382,27 @@ def test_verify_counts_the_real_files(real, capsys):
         (["profile", "resnet18", "--window", "3"], ["window=3", "resnet18"]),
         (["bench", "emo_9m"], ["emo_9m"]),
         (["export", "x.foo"], ["x.foo", "onnx"]),
+        (["export", "/dev/null/emo.onnx"], ["/dev/null/emo.onnx cannot be written"]),
+        (["train", "--randaugment", "foo"], ["randaugment='foo'", "rand-m9"]),
+        (["train", "--seed", "-1"], ["seed=-1"]),
+        (["train", "--weights", "/nowhere"], ["weights /nowhere"]),
+        (["train", "--limit", "3"], ["limit=3", "detection"]),
+        (["train", "--drop-path", "2"], ["drop_path=2"]),
+        (["reproduce", "emo_6m", "--head", "ssdlite", "--data", "."], ["emo-6m-ssdlite"]),
         (["data", "verify", "coko"], ["coko", "coco"]),
     ],
 )
-def test_wrong_input_is_one_line_that_says_what_would_be_right(argv, words, capsys):
+def test_wrong_input_is_one_line_that_says_what_would_be_right(
+    argv, words, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     message = answer(capsys, *argv, code=2)
     last = message.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "Traceback" not in message
     for word in words:
         assert word in last
+    assert not list(tmp_path.iterdir())  # nothing is begun, no folder of a run is made
 
 
 def test_a_model_without_weights_does_not_guess(tmp_path, capsys):
@@ -258,7 +426,11 @@ def test_the_import_is_quick_and_registers_in_whatever_order():
         "import sys, time; began = time.process_time(); import tenfold.emo\n"
         "assert time.process_time() - began < 1, time.process_time() - began\n"
         "assert 'torch' not in sys.modules\n"
+        "import importlib.util\n"
+        "for _ in range(2): assert importlib.util.find_spec('timm') is not None\n"
+        "assert 'timm' not in sys.modules\n"
         "import timm\n"
+        "assert not any(type(f).__name__ == '_AfterTimm' for f in sys.meta_path)\n"
         "assert timm.create_model('emo_5m', features_only=True).feature_info.channels()[-1] == 288"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -1,6 +1,4 @@
-import io
 import json
-import tarfile
 import zipfile
 
 import numpy as np
@@ -23,14 +21,12 @@ from tenfold.emo.data.coco import (
 from tenfold.emo.data.images import (
     EpochSampler,
     ImageFolder,
-    Shards,
     ShiftBrightness,
     digits,
     eval_transform,
     find_images,
     open_image,
     train_transform,
-    write_shards,
 )
 from tenfold.shared.errors import InputError
 
@@ -153,54 +149,6 @@ def test_brightness_is_shifted_by_up_to_32_of_255():
         seen.add(shift)
     assert (min(seen), max(seen)) == (-32, 32)
     assert len(seen) > 50
-
-
-def test_shards_are_read_whole_in_every_division(folder, tmp_path):
-    source = ImageFolder(folder, "train", pil_to_tensor)
-    paths = write_shards(source, tmp_path / "shards", per_shard=2)
-    assert len(paths) == 4
-
-    def labels(**options):
-        return [y for _, y in Shards(paths, pil_to_tensor, source.classes, **options)]
-
-    assert labels() == [0] * 4 + [1] * 4
-    assert sorted(labels(seed=1, buffer=3)) == labels()
-    assert labels(seed=1, buffer=3) == labels(seed=1, buffer=3)
-    assert len({tuple(labels(seed=s, buffer=3)) for s in range(8)}) > 3
-    halves = [labels(rank=r, world=2) for r in (0, 1)]
-    assert sorted(halves[0] + halves[1]) == labels()
-    loader = DataLoader(Shards(paths, pil_to_tensor, source.classes), 1, num_workers=2)
-    assert sorted(int(y) for _, y in loader) == labels()
-
-
-def test_shards_refuse_what_is_not_a_sample(folder, tmp_path):
-    def shard(name, members):
-        with tarfile.open(tmp_path / name, "w") as tar:
-            for member, content in members:
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        return [tmp_path / name]
-
-    jpeg = (folder / "train" / "ant" / "0.jpg").read_bytes()
-
-    def read(paths):
-        return list(Shards(paths, pil_to_tensor, ["a", "b"]))
-
-    assert len(read(shard("good.tar", [("x.jpg", jpeg), ("x.cls", b"1")]))) == 1
-    for name, members in {
-        "label.tar": [("x.jpg", jpeg), ("x.cls", b"2")],
-        "text.tar": [("x.jpg", jpeg), ("x.cls", b"cat")],
-        "lone.tar": [("x.jpg", jpeg)],
-        "pickle.tar": [("x.pyd", b"\x80\x04."), ("x.cls", b"0")],
-    }.items():
-        with pytest.raises(InputError, match="expected a picture and"):
-            read(shard(name, members))
-    (tmp_path / "cut.tar").write_bytes((tmp_path / "good.tar").read_bytes()[:700])
-    with pytest.raises(InputError, match="damaged"):
-        read([tmp_path / "cut.tar"])
-    with pytest.raises(InputError, match="cannot be found"):
-        Shards([], pil_to_tensor, ["a"])
 
 
 @given(

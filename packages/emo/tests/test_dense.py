@@ -7,6 +7,7 @@ from torchvision.ops import box_iou
 
 from tenfold.emo.dense import HEADS, Pyramid, RetinaNet, Segmentor, SSDLite
 from tenfold.emo.dense.detection import assign
+from tenfold.emo.tasks import as_coco
 from tenfold.shared.errors import InputError
 
 
@@ -265,3 +266,87 @@ def test_changing_the_window_changes_no_parameter(create):
 def test_wrong_arguments(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+@torch.no_grad()
+def test_ssd_strides_and_sizes_of_every_level():
+    model = SSDLite(num_classes=3).eval()
+    sides = [20, 10, 5, 3, 2, 1]
+    anchors = model.anchors([torch.zeros(1, 1, n, n) for n in sides])
+    least, most = (48, 100, 150, 202, 253, 304), (100, 150, 202, 253, 304, 320)
+    for level, stride in enumerate((16, 32, 64, 107, 160, 320)):
+        boxes = anchors[level].reshape(sides[level], sides[level], 6, 4)
+        size = boxes[..., 2:] - boxes[..., :2]
+        square = math.sqrt(least[level] * most[level])
+        torch.testing.assert_close(size[0, 0, 0], torch.full((2,), float(least[level])))
+        torch.testing.assert_close(size[0, 0, 1], torch.full((2,), square))
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        grid = torch.arange(sides[level]) * stride + stride / 2
+        torch.testing.assert_close(centres[:, 0, 0, 1], grid, atol=1e-3, rtol=0)
+        torch.testing.assert_close(centres[0, :, 5, 0], grid, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "score", "iou", "keep", "candidates"),
+    [  # cells · anchors · classes of each level, at most 1000
+        (SSDLite, 320, 0.02, 0.45, 200, [1000, 1000, 450, 162, 72, 18]),
+        (RetinaNet, 128, 0.05, 0.5, 100, [1000, 1000, 432, 108, 27]),
+    ],
+)
+@torch.no_grad()
+def test_post_processing_of_the_card(make, size, score, iou, keep, candidates, monkeypatch):
+    model = make(num_classes=3).eval()
+    assert (model.score, model.nms, model.keep) == (score, iou, keep)
+    seen = []
+
+    def nms(boxes, scores, labels, threshold):
+        seen.append((len(boxes), threshold))
+        return torch.arange(len(boxes))
+
+    monkeypatch.setattr("tenfold.emo.dense.detection.batched_nms", nms)
+    images = torch.rand(1, 3, size, size)
+    model.scores = lambda logits: torch.full((*logits.shape[:-1], 3), score + 1e-3)
+    (found,) = model.detect(images, [(size, size)])
+    assert seen == [(sum(candidates), iou)]
+    assert len(found["scores"]) == keep
+    model.scores = lambda logits: torch.full((*logits.shape[:-1], 3), score - 1e-3)
+    (found,) = model.detect(images, [(size, size)])
+    assert len(found["scores"]) == 0
+
+
+@torch.no_grad()
+def test_aspp_rates_pyramid_bins_and_the_auxiliary_weight():
+    deeplab, psp = (Segmentor("emo_1m", h, num_classes=3).eval() for h in ("deeplabv3", "pspnet"))
+    convs = [branch[0] for branch in deeplab.head.branches]
+    assert [(c.kernel_size[0], c.dilation[0]) for c in convs] == [(1, 1), (3, 12), (3, 24), (3, 36)]
+    bins = []
+    for branch in psp.head.branches:
+        branch.register_forward_pre_hook(lambda module, given: bins.append(given[0].shape[-2:]))
+    images, labels = torch.randn(2, 3, 256, 256), torch.randint(0, 3, (2, 256, 256))
+    psp(images)
+    assert [tuple(b) for b in bins] == [(1, 1), (2, 2), (3, 3), (6, 6)]
+    for model in (deeplab, psp):
+        third = model.backbone(images)[0]  # the stages 3 and 4
+        logits = torch.nn.functional.interpolate(
+            model.auxiliary(third), (256, 256), mode="bilinear"
+        )
+        plain = torch.nn.functional.cross_entropy(logits, labels)
+        assert model.loss(images, labels)["auxiliary"].item() == pytest.approx(
+            0.4 * plain.item(), rel=1e-5
+        )
+
+
+def test_boxes_in_pixels_of_an_image_that_is_not_square():
+    found = {
+        "boxes": torch.tensor([[10.0, 20, 30, 45]]),
+        "labels": torch.tensor([1]),
+        "scores": torch.tensor([0.5]),
+    }
+    # An image of 200×100 pixels (height 100) that became 50×50: x four times, y twice.
+    target = {
+        "image_id": torch.tensor(9),
+        "original": torch.tensor([100, 200]),
+        "size": torch.tensor([50, 50]),
+    }
+    (row,) = as_coco(found, target, [18, 44])
+    assert row == {"image_id": 9, "category_id": 44, "bbox": [40, 40, 80, 50], "score": 0.5}

@@ -62,6 +62,20 @@ def test_int8_keeps_the_order_of_the_logits(small, tmp_path):
 
 
 @pytest.mark.slow
+def test_onnx_of_emo2_takes_any_batch_and_size(small, tmp_path):
+    model = small(
+        depths=(1, 1, 1, 2), attention="spanning", pre_attention=False, layer_scale=1.0,
+        kernel_sizes=(5, 5, 5, 5), stem_se=False, stem_act=True,
+    )  # fmt: skip
+    path = tmp_path / "emo2.onnx"
+    model = fill(model).float()
+    assert export(model, path, size=64) < 1e-4  # also at batch 5 and 96×160
+    x = torch.rand(3, 3, 72, 100)  # padded
+    with torch.inference_mode():
+        assert np.abs(run_exported(path, x) - model(x).numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
 def test_torch_export_takes_any_batch_and_size(small, tmp_path):
     model = fill(small()).float()
     path = tmp_path / "emo.pt2"

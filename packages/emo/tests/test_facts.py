@@ -5,8 +5,9 @@ import timm
 import torch
 from emo_fill import fill, image, u
 
-from tenfold.emo.model import MODELS
+from tenfold.emo.model import MODELS, iRMB
 from tenfold.emo.profiling import profile
+from tenfold.shared.published import published
 
 LOGITS = [
     ("emo_1m", 224, [0.87453624, 0.80454217, -0.95789498, 2.71691307, -1.37160809],
@@ -149,3 +150,32 @@ def test_how_much_the_grid_and_the_eps_matter():
     assert (model(image(224)) - logits).abs().max().item() == pytest.approx(4e-5, rel=0.15)
     windows = fill(timm.create_model("emo_1m", attention="close"))
     assert (windows(image(224)) - logits).abs().max().item() == pytest.approx(1.34, abs=0.005)
+
+
+def test_cost_of_one_attention_block():
+    # 2C²HW + 2CHWw² + CMHW + k²MHW + MCHW with C = 80, M = 240, H = W = 14, w = 7, k = 5.
+    block = iRMB(
+        80, expansion=3, kernel_size=5, attention="remote", head_dim=20, window=7, norm="layer"
+    )
+    whole = profile(block, 14, in_chans=80)[0]
+    positions, c, m = 14 * 14, 80, 240
+    parts = 2 * c * c + 2 * c * 49 + c * m + 25 * m + m * c
+    assert whole.macs == parts * positions == 12_747_840
+
+
+def test_every_published_number_is_found_alone():
+    paper = published("emo")
+    assert len(paper.results) == len({(r.dataset, r.metric, r.method) for r in paper.results})
+    for dataset, metric, method, value in (
+        ("coco", "AP", "MobileViTv2-0.75 ssdlite", 24.6),
+        ("coco", "AP", "EdgeViT-XXS retinanet", 38.7),
+        ("coco", "mask AP", "EMOv2-5M mask-rcnn", 39.0),
+        ("coco", "AP", "EMOv2-5M ssdlite", 29.6),
+        ("ade20k", "mIoU", "EMOv2-5M segformer", 43.0),
+        ("ade20k", "mIoU", "MobileNetV2 pspnet", 29.7),
+        ("imagenet", "top-1", "EMOv2-5M, distilled", 80.9),
+        ("imagenet", "top-1", "EMO-5M, recipe of Vim", 77.9),
+        ("imagenet", "top-1", "EMO-5M, parallel", 78.1),
+        ("imagenet", "ms, iPhone 15", "EdgeNeXt-S", 22.5),
+    ):
+        assert paper.lookup(dataset, metric, method).value == value

@@ -116,6 +116,21 @@ def test_post_attention_is_refused_where_the_widths_forbid_it():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: iRMB(16, kernel_size=4), "kernel_size=4"),
+        (lambda: iRMB(16, kernel_size=0), "kernel_size=0"),
+        (lambda: iRMB(16, stride=0), "stride=0"),
+        (lambda: iRMB(16, stride=3), "stride=3"),
+        (lambda: iRMB(0), "channels=0"),
+        (lambda: iRMB(16, 0), "out=0"),
+        (lambda: iRMB(16, expansion=0), "expansion=0"),
+        (lambda: iRMB(16, window=2.5), "window=2.5"),
+        (lambda: iRMB(16, drop_path=2), "drop_path=2"),
+        (lambda: EMO(in_chans=0), "in_chans=0"),
+        (lambda: EMO(attention_stages=(5,)), r"attention_stages=\(5,\)"),
+        (lambda: EMO(num_classes=-1), "num_classes=-1"),
+        (lambda: EMO(window=2.5), "window=2.5"),
+        (lambda: EMO(drop_path_rate=2), "drop_path_rate=2"),
+        (lambda: EMO(num_classes=0).reset_classifier(-1), "num_classes=-1"),
         (lambda: iRMB(10, attention="remote", head_dim=4), "head_dim=4"),
         (lambda: iRMB(8, attention="grid"), "remote"),
         (lambda: iRMB(8, 16, skip=True), "skip=True"),
@@ -267,3 +282,38 @@ def test_wrong_checkpoints_are_refused(small, create, tmp_path):
 def test_pretrained_weights_do_not_exist(create):
     with pytest.raises(RuntimeError, match=r"[Pp]retrained"):
         create("emo_1m", pretrained=True)
+
+
+def test_timm_loads_a_published_file(create, tmp_path):
+    torch.manual_seed(3)
+    net, average = create("emo_1m"), create("emo_1m")
+    torch.save({"net": net.state_dict(), "net_E": average.state_dict()}, tmp_path / "emo_1m.pth")
+    path = str(tmp_path / "emo_1m.pth")
+    for options in (
+        {"checkpoint_path": path},
+        {"pretrained": True, "pretrained_cfg_overlay": {"file": path}},
+    ):
+        model = create("emo_1m", **options)
+        for name, value in average.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": {"file": path}}
+    seven = create("emo_1m", num_classes=7, **overlay)
+    assert seven.head.weight.shape == (7, 168)
+    assert torch.equal(seven.stage4[2].qk.conv.weight, average.stage4[2].qk.conv.weight)
+    maps = create("emo_1m", features_only=True, **overlay)
+    assert torch.equal(maps.model.stage4[2].qk.conv.weight, average.stage4[2].qk.conv.weight)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        create("emo_2m", checkpoint_path=path)
+
+
+def test_initialisation_and_normalisation_of_the_card(create):
+    model = create("emo_5m")
+    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.01)
+    assert model.head.weight.mean().item() == pytest.approx(0, abs=1e-4)
+    assert not model.head.bias.any()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(m.eps, m.momentum) for m in norms} == {(1e-6, 0.1)}
+    assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
+    conv = model.stage4[0].v.conv.weight  # torch's default: uniform in ±1/√(fan in)
+    assert conv.abs().max().item() == pytest.approx(160**-0.5, rel=1e-3)
+    assert conv.std().item() == pytest.approx((160 * 3) ** -0.5, rel=0.01)

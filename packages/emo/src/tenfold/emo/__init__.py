@@ -7,7 +7,6 @@ been imported, by whomever.
 
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -56,19 +55,27 @@ def _register() -> None:
 
 
 class _AfterTimm(importlib.abc.MetaPathFinder):
-    """Finds timm as it would be found anyway, and has the models registered after its import."""
+    """Finds timm as it would be found anyway, and has the models registered after its import.
 
-    def find_spec(self, name: str, path: object, target: object = None) -> Any:
+    Looking for timm is not importing it, so this finder stays until timm has been loaded.
+    """
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         """Gives the usual spec of timm, whose loader then registers; None for everything else."""
-        if name != "timm":
+        if name != "timm" or self not in sys.meta_path:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        # Only the finders after this one are asked: those before it have been, and asking all
+        # would ask this one again.
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((found for found in specs if found is not None), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_register(module: Any) -> None:
                 load(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 _register()
 
             spec.loader.exec_module = load_and_register  # type: ignore[method-assign]

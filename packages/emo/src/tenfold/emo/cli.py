@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App
 
 from tenfold.emo.settings import TrainConfig
-from tenfold.shared.cli import FLAT, Outcome, Recipe, package_app, table
+from tenfold.shared.cli import FLAT, Outcome, package_app, table
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
 
@@ -14,7 +14,8 @@ app = package_app("emo", help="EMO and EMOv2: mobile vision backbones (ICCV 2023
 data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
 app.command(data_app)
 
-Which = Literal["ema", "net"]
+Which = Literal["best", "last", "net"]
+Head = Literal["linear", "ssdlite", "retinanet", "deeplabv3", "pspnet", "semantic-fpn", "segformer"]
 
 
 @app.command
@@ -35,15 +36,19 @@ def demo(*, output: Path = Path("runs/emo/demo")) -> Outcome:
 def train(
     *,
     config: Annotated[TrainConfig, FLAT] = TrainConfig(),
-    recipe: Recipe = None,
+    recipe: str | None = None,
     resume: Path | None = None,
     output: Path = Path("runs"),
 ) -> Outcome:
     """Trains a classifier, detector or segmentor.
 
+    The recipes: digits and cifar10; emo-{1m,2m,5m,6m}-imagenet and emo2-{1m,2m,5m}-imagenet;
+    emo-{1m,2m,5m}-HEAD for the heads ssdlite, retinanet, deeplabv3, pspnet, semantic-fpn and
+    segformer.
+
     Args:
         config: The run.
-        recipe: A recipe of this package, or a TOML file.
+        recipe: One of the recipes above, or a TOML file.
         resume: The folder of an interrupted run; its own configuration is used.
         output: The folder of all runs.
     """
@@ -55,19 +60,52 @@ def train(
 
 
 @app.command
-def evaluate(run: Path | None = None, *, which: Which = "ema", device: str = "auto") -> Outcome:
-    """Measures a run's network on its validation data.
+def evaluate(
+    run: Path | None = None,
+    *,
+    checkpoint: Path | None = None,
+    model: str = "emo_1m",
+    head: Head = "linear",
+    data: Path | None = None,
+    which: Which = "best",
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> Outcome:
+    """Measures the network of a run, or of a checkpoint file, on validation data.
 
     Args:
         run: The run's folder; by default the newest.
-        which: ema for the averaged weights, net for the raw ones.
+        checkpoint: Instead of a run: the weights of a whole network, its head included.
+        model: The checkpoint's model; its recipe in the paper says how it is evaluated.
+        head: The checkpoint's head.
+        data: The data; by default the run's, or the one that the recipe names.
+        which: best for the best epoch, last for the last one (averaged weights where there are
+            any), net for the raw weights of the last; of a file net, else the averaged ones.
         device: auto, cpu, cuda or mps.
+        batch_size: Of a checkpoint's evaluation; by default the recipe's, at most 64.
+        workers: Data workers of a checkpoint's evaluation.
     """
-    from tenfold.emo.experiments import evaluate_run
+    import dataclasses
+
+    from tenfold.emo.experiments import evaluate_checkpoint, evaluate_run, paper_config
     from tenfold.shared.runs import Run
 
-    folder = run if run is not None else Run.latest("emo").folder
-    return Outcome({"run": folder, "which": which, **evaluate_run(folder, which, device)})
+    if checkpoint is None:
+        folder = run if run is not None else Run.latest("emo").folder
+        _, metrics = evaluate_run(folder, which, device, data)
+        return Outcome({"run": folder, "which": which, **metrics})
+    if run is not None:
+        raise InputError(f"run {run} and --checkpoint {checkpoint}; expected one of them")
+    config = paper_config(model, head)
+    config = dataclasses.replace(
+        config,
+        data=str(data or config.data),
+        workers=workers,
+        batch_size=batch_size or min(config.batch_size, 64),
+    )
+    metrics = evaluate_checkpoint(config, checkpoint, which, device)
+    return Outcome({"checkpoint": checkpoint, "model": model, "head": head, **metrics})
 
 
 @app.command
@@ -75,7 +113,7 @@ def predict(
     *images: Path,
     model: str,
     checkpoint: Path | None = None,
-    which: Which = "ema",
+    which: Which = "best",
     classes: Path | None = None,
     size: int | None = None,
     top: int = 5,
@@ -86,9 +124,10 @@ def predict(
         images: Pictures, or folders that are searched through.
         model: The folder of a run, or a model's name together with --checkpoint.
         checkpoint: Weights: .safetensors, or a file of torch.save (net_E, net, or bare).
-        which: ema for averaged weights where there are any, net for the raw ones.
+        which: Of a run best, last (averaged weights where there are any) or net (the raw ones of
+            the last epoch); of a file net, else the averaged weights where there are any.
         classes: A text file with the name of a class in each line.
-        size: Side of the image.
+        size: Side of the image; by default the run's, for a model's name 224.
         top: How many classes to give.
     """
     from tenfold.emo.data.images import find_images
@@ -134,7 +173,7 @@ def export(
     *,
     model: str = "emo_1m",
     checkpoint: Path | None = None,
-    which: Which = "ema",
+    which: Which = "best",
     format: Literal["onnx", "onnx-int8", "torch", "executorch", "coreml"] | None = None,
     size: int = 224,
     fixed: bool = False,
@@ -146,7 +185,7 @@ def export(
         output: The file: .onnx, .pt2 (torch.export), .pte (ExecuTorch), .mlpackage (Core ML).
         model: The folder of a run, or a model's name.
         checkpoint: Weights for a name; without them the network has fresh ones.
-        which: ema for averaged weights where there are any, net for the raw ones.
+        which: As in predict.
         format: By default that of the file's ending; onnx-int8 is quantised.
         size: Side of the image.
         fixed: Only this size and batch 1, instead of any.
@@ -227,65 +266,92 @@ def bench(
 
 @app.command
 def reproduce(
-    model: Literal["emo_1m", "emo_2m", "emo_5m", "emo_6m"] = "emo_1m",
+    model: str = "emo_1m",
     *,
     data: Path,
+    head: Head = "linear",
     checkpoint: Path | None = None,
+    run: Path | None = None,
+    weights: Path | None = None,
     device: str = "auto",
-    devices: int = 1,
+    devices: int | None = None,
     num_nodes: int = 1,
-    batch_size: int = 256,
-    workers: int = 8,
+    batch_size: int | None = None,
+    workers: int | None = None,
     output: Path = Path("runs"),
 ) -> Outcome:
-    """Puts paper and here side by side for ImageNet: by a checkpoint, or by the whole training.
+    """Puts paper and here side by side for a row of ImageNet, COCO or ADE20K.
+
+    By a checkpoint of the whole network, by a finished run, or by the recipe's whole training.
 
     Args:
-        model: The model.
-        data: ImageNet, with train/<synset>/ and val/<synset>/.
-        checkpoint: Evaluates these weights; without it, 300 epochs are trained first.
+        model: The model: emo_1m, emo_2m, emo_5m, emo_6m, emo2_1m, emo2_2m, emo2_5m.
+        data: ImageNet, COCO or ADE20K (the folder ADEChallengeData2016).
+        head: linear for ImageNet; ssdlite, retinanet for COCO; deeplabv3, pspnet, semantic-fpn,
+            segformer for ADE20K.
+        checkpoint: Evaluates these weights of the whole network.
+        run: Evaluates the best epoch of this run's folder.
+        weights: For the training of a detector or segmentor: the classifier to start from.
         device: auto, cpu, cuda or mps.
-        devices: Devices on each machine; the recipe's rate is for 2048 images a step.
+        devices: Devices on each machine for the training; by default the recipe's.
         num_nodes: Machines.
-        batch_size: Images a step on each device.
-        workers: Data workers of each process.
+        batch_size: Images a step on each device; by default the recipe's.
+        workers: Data workers of each process; by default the recipe's.
         output: The folder of all runs.
     """
     import dataclasses
 
-    from tenfold.emo.experiments import measurements, train_run
-    from tenfold.emo.model.checkpoints import load_checkpoint
-    from tenfold.emo.tasks import task
-    from tenfold.shared import compute
-    from tenfold.shared.config import load_recipe
+    from tenfold.emo.experiments import (
+        evaluate_checkpoint,
+        evaluate_run,
+        measurements,
+        paper_config,
+        train_run,
+    )
     from tenfold.shared.published import compare, published
     from tenfold.shared.runs import Run
 
+    if checkpoint is not None and run is not None:
+        raise InputError(f"--checkpoint {checkpoint} and --run {run}; expected one of them")
+    config = paper_config(model, head)
     config = dataclasses.replace(
-        load_recipe(TrainConfig, "emo", f"{model.replace('_', '-')}-imagenet"),
+        config,
         data=str(data),
+        weights=weights,
         device=device,
-        devices=devices,
+        devices=devices or config.devices,
         num_nodes=num_nodes,
-        batch_size=batch_size,
-        workers=workers,
+        batch_size=batch_size or config.batch_size,
+        workers=config.workers if workers is None else workers,
     )
-    if checkpoint is None:
-        run, result = train_run(config, "reproduce", output)
-        metrics = {k: v for k, v in result["best"].items() if k.startswith("ema_")}
+    averaged = "ema_" if config.ema else ""
+    if run is not None:
+        trained, metrics = evaluate_run(run, "best", device, data)
+        if (trained.model, trained.head) != (model, head):
+            raise InputError(
+                f"{run} is a run of {trained.model} with the head {trained.head}, expected {model} "
+                f"with {head}"
+            )
+        averaged = "ema_" if trained.ema else ""
+    elif checkpoint is not None:
+        metrics = evaluate_checkpoint(config, checkpoint, "best", device)
     else:
-        job, fabric = task(config), compute.fabric(device)
-        made = job.model()
-        load_checkpoint(made, checkpoint)
+        made, result = train_run(config, "reproduce", output)
         metrics = {
-            f"ema_{k}": v for k, v in job.evaluate(made.to(fabric.device).eval(), fabric).items()
+            k.removeprefix(averaged): v
+            for k, v in result["best"].items()
+            if not averaged or k.startswith(averaged)
         }
-        run = Run.create("emo", "reproduce", config, output)
-    rows = [dataclasses.replace(row, dataset="imagenet") for row in measurements(config, metrics)]
-    run.finish({"results": rows})
+    metrics = {averaged + name: value for name, value in metrics.items()}
+    rows = measurements(config, metrics)
+    dataset = {"classification": "imagenet", "detection": "coco", "segmentation": "ade20k"}
+    rows = [dataclasses.replace(row, dataset=dataset[config.task]) for row in rows]
+    if checkpoint is not None or run is not None:
+        made = Run.create("emo", "reproduce", config, output)
+    made.finish({"results": rows})
     comparison = compare(published("emo"), rows)
     return Outcome(
-        {"run": run.folder, "results": rows, "comparison": comparison}, view=table(comparison)
+        {"run": made.folder, "results": rows, "comparison": comparison}, view=table(comparison)
     )
 
 
@@ -307,6 +373,34 @@ def list_data() -> Outcome:
         for name, dataset in CATALOGUE.items()
     ]
     return Outcome({"datasets": rows}, view=table(rows))
+
+
+@data_app.command
+def shards(
+    source: Path,
+    output: Path,
+    *,
+    splits: list[str] = ["train", "val"],  # noqa: B006 - cyclopts shows it
+    per_shard: int = 1000,
+) -> Outcome:
+    """Writes tar shards that train reads: SPLIT-000000.tar, …, classes.txt.
+
+    Args:
+        source: A folder or zip with SPLIT/CLASS/ pictures, such as ImageNet.
+        output: The folder of the shards.
+        splits: Which splits; the first one's classes count.
+        per_shard: Pictures in each shard.
+    """
+    from tenfold.emo.data.images import ImageFolder, eval_transform
+    from tenfold.emo.data.shards import write_shards
+
+    classes, rows = None, []
+    for split in splits:
+        pictures = ImageFolder(source, split, eval_transform(224), classes=classes)
+        classes = pictures.classes
+        made = write_shards(pictures, output, split, per_shard)
+        rows.append({"split": split, "shards": len(made), "samples": len(pictures)})
+    return Outcome({"folder": output, "splits": rows}, view=table(rows))
 
 
 @data_app.command

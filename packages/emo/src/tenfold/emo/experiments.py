@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,35 @@ from tenfold.emo.model.backbone import MODELS
 from tenfold.emo.model.checkpoints import load_checkpoint
 from tenfold.emo.settings import TrainConfig
 from tenfold.emo.tasks import Task, task
-from tenfold.emo.training import train
+from tenfold.emo.training import train, write_weights
 from tenfold.shared import compute
-from tenfold.shared.config import to_json
+from tenfold.shared.config import load_recipe, recipes, to_json
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.files import write_atomic
+from tenfold.shared.progress import message
 from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
 
-Which = Literal["ema", "net"]
+Which = Literal["best", "last", "net"]
+"""Weights of a run: those of its best epoch, of its last one (averaged where there is an average),
+or the raw ones of the last. Of a checkpoint file: `net`, else the averaged ones if it has them."""
+
+
+def paper_config(model: str, head: str = "linear") -> TrainConfig:
+    """Gives the recipe of a published row.
+
+    Args:
+        model: A model of this package.
+        head: linear (ImageNet), or that of a detector or segmentor.
+
+    Raises:
+        InputError: If the papers have no such row.
+    """
+    name = f"{model.replace('_', '-')}-{'imagenet' if head == 'linear' else head}"
+    known = [r for r in recipes("emo") if r.startswith("emo")]
+    if name not in known:
+        raise InputError(did_you_mean(name, known, kind="recipe of a published row"))
+    return load_recipe(TrainConfig, "emo", name)
 
 
 def train_run(
@@ -37,6 +58,11 @@ def train_run(
         output: The folder of all runs.
     """
     job = task(config)
+    if config.task != "classification" and config.weights is None:
+        frozen = "; its BatchNorm statistics stay as they are" if config.task == "detection" else ""
+        if config.head == "retinanet":
+            frozen += ", and its stem and stage 1 are frozen"
+        message(f"no --weights: the backbone begins with random weights{frozen}")
     fabric = compute.fabric(config.device, config.devices, config.num_nodes, config.precision)
     return _go_on(Run.create("emo", recipe, config, output), job, fabric)
 
@@ -62,13 +88,8 @@ def _go_on(run: Run, job: Task, fabric: Any) -> tuple[Run, dict[str, Any]]:
     if fabric.is_global_zero:
         write_atomic(run.folder / "classes.json", to_json(job.names))
     _, average, result = train(job, fabric, run)
-    if average is not None and fabric.is_global_zero:
-        from safetensors.torch import save
-
-        write_atomic(
-            run.folder / "ema.safetensors",
-            save({k: v.contiguous().cpu() for k, v in average.state_dict().items()}),
-        )
+    if average is not None:
+        write_weights(average, run.folder / "ema.safetensors")
     run.finish({"results": measurements(config, result["best"]), **result})
     if fabric.is_global_zero:
         report = Report(f"{config.model}, {config.head} on {Path(config.data).stem}")
@@ -121,40 +142,70 @@ def _curves(run: Run) -> Any:
     return figure
 
 
-def load_run(folder: Path | str, which: Which = "ema") -> tuple[Task, nn.Module]:
+def load_run(
+    folder: Path | str, which: Which = "best", data: Path | None = None
+) -> tuple[Task, nn.Module]:
     """Loads the task and the network of a run.
 
     Args:
         folder: The run's folder.
-        which: `ema` for the averaged weights (where the run has them), `net` for the raw ones.
+        which: `best` for the weights of the best epoch, `last` for those of the last (averaged
+            where there is an average), `net` for the raw ones of the last.
+        data: The data, if it lies elsewhere than in the training.
 
     Raises:
         InputError: If there is no checkpoint yet.
     """
     run = Run.open(folder)
-    job = task(run.config(TrainConfig))
-    saved = run.load()
-    if saved is None:
-        raise InputError(f"{folder} has no checkpoint yet")
-    weights, state, _ = saved
-    if which == "ema" and "average" in state:
-        weights = state["average"]
+    # Whatever the training began with is no longer needed, and may be gone.
+    config = replace(run.config(TrainConfig), weights=None)
+    job = task(config if data is None else replace(config, data=str(data)))
+    source: Any = run.folder / "best.safetensors"
+    if which != "best" or not source.is_file():
+        saved = run.load()
+        if saved is None or which == "best":
+            raise InputError(f"{folder} has no {'evaluated epoch' if saved else 'checkpoint'} yet")
+        weights, state, _ = saved
+        source = state.get("average", weights) if which == "last" else weights
     made = job.model()
-    load_checkpoint(made, weights)
+    load_checkpoint(made, source)
     return job, made.eval()
 
 
-def evaluate_run(folder: Path, which: Which = "ema", device: str = "auto") -> dict[str, float]:
+def evaluate_run(
+    folder: Path, which: Which = "best", device: str = "auto", data: Path | None = None
+) -> tuple[TrainConfig, dict[str, float]]:
     """Measures a run's network on its validation data.
 
     Args:
         folder: The run's folder.
         which: As in `load_run`.
         device: auto, cpu, cuda or mps.
+        data: As in `load_run`.
+
+    Returns:
+        The run's configuration and the metrics.
     """
-    job, model = load_run(folder, which)
+    job, model = load_run(folder, which, data)
     fabric = compute.fabric(device)
-    return job.evaluate(model.to(fabric.device), fabric)
+    return job.config, job.evaluate(model.to(fabric.device), fabric)
+
+
+def evaluate_checkpoint(
+    config: TrainConfig, checkpoint: Path, which: Which = "best", device: str = "auto"
+) -> dict[str, float]:
+    """Measures the network of a checkpoint file on a run's validation data.
+
+    Args:
+        config: The run; `data`, `model`, `head`, `window` and the like count.
+        checkpoint: The weights of the whole network, its head included.
+        which: `net` for the raw weights, else the averaged ones where the file has them.
+        device: auto, cpu, cuda or mps.
+    """
+    job, fabric = task(replace(config, weights=None)), compute.fabric(device)
+    made = job.model()
+    load_checkpoint(made, checkpoint, "net" if which == "net" else "ema")
+    return job.evaluate(made.to(fabric.device).eval(), fabric)
 
 
 def classifier(
@@ -165,7 +216,7 @@ def classifier(
     Args:
         model: A model's name, or the folder of a run.
         checkpoint: The weights, for a name.
-        which: As in `load_run`.
+        which: As in `load_run`; of a file `net`, else the averaged weights if it has them.
         classes: A text file with a name a line; by default the run's, else numbers.
         size: Side of the image; by default the run's, else 224.
 
@@ -193,10 +244,11 @@ def classifier(
             )
         from tenfold.emo.model.checkpoints import read_checkpoint
 
-        weights = read_checkpoint(checkpoint, which)
+        kind: Literal["ema", "net"] = "net" if which == "net" else "ema"
+        weights = read_checkpoint(checkpoint, kind)
         count = weights["head.bias"].numel() if "head.bias" in weights else 1000
         made = timm.create_model(model, num_classes=count).eval()
-        load_checkpoint(made, checkpoint, which)  # by its path, which an error then names
+        load_checkpoint(made, checkpoint, kind)  # by its path, which an error then names
         names, crop, default = [str(k) for k in range(count)], 0.875, 224
     if classes is not None:
         if not classes.is_file():

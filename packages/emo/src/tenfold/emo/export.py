@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -81,7 +82,8 @@ def export(
         away from macOS), and only the program it was made of has been compared.
 
     Raises:
-        InputError: If the format is unknown, its library is missing, or the size is not positive.
+        InputError: If the format is unknown, its library is missing, the size is not positive, or
+            the file cannot be written.
         RuntimeError: If a float export differs from eager by more than `TOLERANCE`.
     """
     path = Path(path)
@@ -94,7 +96,7 @@ def export(
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise InputError(f"size={height}×{width}; expected positive numbers")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _probe(path)
     fast = optimize_for_inference(model).cpu().float()
     writers: dict[str, Callable[..., None]] = {
         "onnx": _onnx,
@@ -132,6 +134,18 @@ def export(
                 f"{path} differs from eager by {difference:.2e} for the input {tuple(x.shape)}"
             )
     return worst
+
+
+def _probe(path: Path) -> None:
+    """Makes the folder of a file and refuses one that cannot be written, before any work."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    if path.is_dir() and path.suffix != FORMATS["coreml"]:
+        raise InputError(f"{path} is a folder; expected the name of a file")
 
 
 def _onnx(
@@ -278,8 +292,10 @@ def run_exported(path: Path | str, x: Tensor, format: Format | None = None) -> A
         return ct.models.MLModel(str(path)).predict({"x": x.numpy()})["logits"]
     from executorch.runtime import Runtime
 
-    method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
-    return method.execute([x])[0].numpy()
+    # The method reads from the program, which it does not keep alive, and the output lies in the
+    # method's memory: without the name and the copy this reads freed memory.
+    program = Runtime.get().load_program(path.read_bytes())
+    return program.load_method("forward").execute([x])[0].numpy().copy()
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:

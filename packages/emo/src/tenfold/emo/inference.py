@@ -335,10 +335,11 @@ def fold_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
     """Makes a fast copy of a trained network for inference.
 
-    Every EMO network, detector, segmentor or user's network that holds `iRMB` blocks is taken;
-    the copy has the same methods and gives the same numbers up to rounding (largest difference
-    of EMO-1M's logits in float32: see the README). It cannot be trained. On a CPU it is fastest
-    under `torch.inference_mode()`; it also goes through `torch.compile` and `torch.export`.
+    Every EMO network, detector, segmentor, user's network that holds `iRMB` blocks, or a block
+    alone is taken; the copy gives the same numbers up to rounding (largest difference of EMO-1M's
+    logits in float32: see the README), and a network's copy has the same methods. It cannot be
+    trained. On a CPU it is fastest under `torch.inference_mode()`; it also goes through
+    `torch.compile` and `torch.export`.
 
     Args:
         model: The network; it is not changed.
@@ -350,15 +351,21 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
         The copy, in eval mode.
 
     Raises:
-        InputError: If the network holds no block of this package, or `native` finds no compiler.
+        InputError: If the network holds no block of this package or is optimised already, or
+            `native` finds no compiler.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    if not any(isinstance(module, iRMB) for module in model.modules()):
+    if any(isinstance(module, FusedBlock | NativeBlock) for module in model.modules()):
+        raise InputError(
+            f"this {type(model).__name__} is optimised already; expected the trained network, from "
+            "which each optimised form is made"
+        )
+    whole = nn.Sequential(copy.deepcopy(model).eval().requires_grad_(False))
+    if not any(isinstance(module, iRMB) for module in whole.modules()):
         raise InputError(
             f"{type(model).__name__} holds no iRMB block of this package; expected a network that "
             "does, such as timm.create_model('emo_1m')"
         )
-    for parent in list(model.modules()):
+    for parent in list(whole.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, iRMB):
                 setattr(parent, name, FusedBlock(child))
@@ -366,7 +373,7 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
                 setattr(parent, name, FusedStem(child))
     if native:
         build()
-    for net in model.modules():
+    for net in whole.modules():
         if not isinstance(net, EMO):
             continue
         first, *rest = cast(nn.Sequential, net.stage1)  # the widest maps: taken with the stem
@@ -379,8 +386,8 @@ def optimize_for_inference(model: nn.Module, native: bool = False) -> nn.Module:
             continue
         net.stage0 = nn.Sequential()
     if native:
-        _go_native(model)
-    return model.eval().requires_grad_(False)
+        _go_native(whole)
+    return whole.eval().requires_grad_(False)[0]
 
 
 def _merge(stem: Any, block: Any) -> bool:

@@ -33,13 +33,16 @@ class TrainConfig:
     """linear; ssdlite, retinanet; deeplabv3, pspnet, semantic-fpn, segformer."""
     data: str = "digits"
     """digits; a folder or zip with train/<class>/ and val/<class>/; a folder of tar shards
-    (train-*.tar, val-*.tar, classes.txt); the folder of COCO or of ADE20K."""
+    (train-*.tar, val-*.tar, classes.txt), or its http(s) address, from which they are streamed;
+    the folder of COCO or of ADE20K."""
     train_split: str = "train"
-    """The folder, or the beginning of the shards' names, to train on."""
+    """The folder, or the beginning of the shards' names, to train on; at an address the names
+    themselves, as in `train-{000000..000146}.tar`."""
     val_split: str = "val"
-    """The folder, or the beginning of the shards' names, to evaluate on."""
+    """The folder, or the shards, to evaluate on."""
     shard_samples: int | None = None
-    """Samples in all training shards; needed for shards."""
+    """Samples in all training shards, needed for shards: an epoch's steps are counted by it, and
+    each process reads its shards again until it has made as many."""
     image_size: int = 224
     """Side of the image; for retinanet the shorter side."""
     window: tuple[int, ...] = (7,)
@@ -49,7 +52,7 @@ class TrainConfig:
     drop_path: float | None = None
     """The largest rate of stochastic depth; by default the model's published one."""
     weights: Path | None = None
-    """A checkpoint of the classifier to start from (dense tasks)."""
+    """A checkpoint of the classifier to start from; its head is left out where it does not fit."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's policy for classification; empty for none."""
     crop_scale: float = 0.08
@@ -71,7 +74,7 @@ class TrainConfig:
     learning_rate: float = 6e-3
     """The peak learning rate."""
     head_rate: float = 1.0
-    """Factor of the learning rate of everything but the backbone (dense tasks)."""
+    """Factor of the learning rate of everything but the backbone."""
     min_rate: float = 1e-6
     """The learning rate at the end."""
     warmup_rate: float = 1e-6
@@ -132,7 +135,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}; expected >= 1")
-        rates = "clip weight_decay min_rate warmup_rate head_rate drop_path"
+        if self.limit is not None and self.task != "detection":
+            raise InputError(f"limit={self.limit} with task={self.task!r}; only detection takes it")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed}; expected from 0 to 4294967295")
+        rates = "clip weight_decay min_rate warmup_rate head_rate"
         for name in (*rates.split(), "workers", "warmup_epochs", "warmup_steps"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -140,8 +147,8 @@ class TrainConfig:
         for name in ("crop", "crop_scale"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected above 0, at most 1")
-        for name in ("ema", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("ema", "smoothing", "drop_path"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected from 0 to below 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate}; expected > 0")

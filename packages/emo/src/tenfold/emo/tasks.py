@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -24,14 +24,15 @@ from tenfold.emo.data.coco import (
 from tenfold.emo.data.images import (
     EpochSampler,
     ImageFolder,
-    Shards,
     digits,
     eval_transform,
     train_transform,
 )
+from tenfold.emo.data.shards import Shards, expand_braces, is_address, open_stream
 from tenfold.emo.dense.detection import DETECTORS
 from tenfold.emo.dense.segmentation import Segmentor
 from tenfold.emo.model.backbone import MODELS
+from tenfold.emo.model.checkpoints import load_checkpoint
 from tenfold.emo.settings import TrainConfig
 from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError, did_you_mean
@@ -76,6 +77,8 @@ def task(config: TrainConfig) -> Task:
     """
     if config.model not in MODELS:
         raise InputError(did_you_mean(config.model, MODELS, kind="model"))
+    if config.weights is not None and not config.weights.is_file():
+        raise InputError(f"weights {config.weights}: there is no such file")
     kinds: dict[str, Any] = {
         "classification": Classification,
         "detection": Detection,
@@ -124,6 +127,18 @@ def steps_per_epoch(task: Task, loader: DataLoader[Any], world: int) -> int:
     return steps
 
 
+def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Gives a loader's batches; what a data worker refuses is told in its own words alone.
+
+    Args:
+        loader: A `DataLoader`, whose workers put their traceback into the text of an error.
+    """
+    try:
+        yield from loader
+    except InputError as error:
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+
+
 def _mine(data: Sized, fabric: Fabric) -> range:
     """Gives the indices that this process evaluates; each is evaluated once."""
     return range(fabric.global_rank, len(data), fabric.world_size)
@@ -140,6 +155,8 @@ def _gather(mine: Any, fabric: Fabric) -> list[Any]:
 
 def find_data(path: str) -> Path:
     """Finds the data as given, else under the folder of all data sets (`TENFOLD_DATA`)."""
+    if is_address(path):
+        return Path(path)
     at_home = data_root() / path
     return at_home if not Path(path).exists() and at_home.exists() else Path(path)
 
@@ -152,7 +169,8 @@ class Classification:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.root = find_data(config.data)
-        self.shards = self.root.is_dir() and (self.root / "classes.txt").is_file()
+        self.shards = is_address(config.data) or (self.root / "classes.txt").is_file()
+        self.transform = train_transform(config.image_size, config.randaugment, config.crop_scale)
         if config.data == "digits":
             self.val: Any = digits(config.image_size, test=True)
             self.names = self.val.classes
@@ -161,9 +179,7 @@ class Classification:
             raise InputError(f"in_chans={config.in_chans}; pictures are read as RGB, expected 3")
         transform = eval_transform(config.image_size, config.crop)
         if self.shards:
-            text = (self.root / "classes.txt").read_text(encoding="utf-8")
-            self.names = text.split("\n") if text else []
-            self.names = [name for name in self.names if name]
+            self.names = self._classes()
             self.val = Shards(self._paths(config.val_split), transform, self.names)
             return
         if not self.root.exists():
@@ -174,8 +190,26 @@ class Classification:
         self.names = ImageFolder(self.root, config.train_split, transform).classes
         self.val = ImageFolder(self.root, config.val_split, transform, classes=self.names)
 
-    def _paths(self, split: str) -> list[Path]:
-        return sorted(self.root.glob(f"{split}-*.tar"))
+    def _classes(self) -> list[str]:
+        """Reads the names of the classes that lie beside the shards."""
+        at = f"{self.config.data.rstrip('/')}/classes.txt"
+        try:
+            with open_stream(at if is_address(at) else self.root / "classes.txt") as file:
+                text = file.read().decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{at} cannot be read: {error}") from error
+        return [name for name in text.splitlines() if name]
+
+    def _paths(self, split: str) -> Sequence[Path | str]:
+        """Gives the shards of a split."""
+        if not is_address(self.config.data):
+            return sorted(self.root.glob(f"{split}-*.tar"))
+        if not split.endswith(".tar"):
+            raise InputError(
+                f"shards {split!r} at {self.config.data}; an address cannot be listed, expected "
+                "their names, as in train_split='train-{000000..000146}.tar'"
+            )
+        return expand_braces(f"{self.config.data.rstrip('/')}/{split}")
 
     def model(self) -> nn.Module:
         """Makes the classifier."""
@@ -186,20 +220,22 @@ class Classification:
             **model_options(self.config),
         )
         made.set_grad_checkpointing(self.config.checkpointing)
+        if self.config.weights is not None:
+            load_checkpoint(made, self.config.weights, fresh_head=True)
         return made
 
     def train_data(self, rank: int, world: int) -> Any:
         """Gives the training pictures."""
         config = self.config
         if config.data == "digits":
-            return digits(config.image_size)
-        transform = train_transform(config.image_size, config.randaugment, config.crop_scale)
+            return _Repeated(digits(config.image_size), config)
         if self.shards:
             return Shards(
-                self._paths(config.train_split), transform, self.names, config.seed,
-                rank=rank, world=world,
+                self._paths(config.train_split), self.transform, self.names, config.seed,
+                rank=rank, world=world, batch=config.batch_size,
             )  # fmt: skip
-        return _Repeated(ImageFolder(self.root, config.train_split, transform, config.seed), config)
+        made = ImageFolder(self.root, config.train_split, self.transform, config.seed)
+        return _Repeated(made, config)
 
     def collate(self, batch: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         """Stacks pictures and labels."""
@@ -229,7 +265,7 @@ class Classification:
                 num_workers=self.config.workers,
                 collate_fn=self.collate,
             )
-        for images, labels in loader:
+        for images, labels in batches_of(loader):
             logits = model(images.to(fabric.device)).float().cpu()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             counts += torch.stack([best[:, 0].sum(), best.any(1).sum(), torch.tensor(len(labels))])
@@ -241,21 +277,15 @@ class _Repeated(torch.utils.data.Dataset[Any]):
     """A data set that counts several times in an epoch; each time with other random numbers."""
 
     def __init__(self, data: Any, config: TrainConfig) -> None:
-        self.data, self.repeat = data, config.repeat
-
-    @property
-    def epoch(self) -> int:
-        return int(self.data.epoch)
-
-    @epoch.setter
-    def epoch(self, value: int) -> None:
-        self.data.epoch = value * self.repeat
+        self.data, self.repeat, self.epoch = data, config.repeat, 0
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Any:
-        return self.data[index % len(self.data)]
+        lap, at = divmod(index, len(self.data))
+        self.data.epoch = self.epoch * self.repeat + lap  # from which it draws its numbers
+        return self.data[at]
 
 
 class Detection:
@@ -322,7 +352,7 @@ class Detection:
             collate_fn=self.collate,
             num_workers=self.config.workers,
         )
-        for images, targets in loader:
+        for images, targets in batches_of(loader):
             sizes = [tuple(t["size"].tolist()) for t in targets]
             for found, target in zip(
                 model.detect(images.to(fabric.device), sizes), targets, strict=True

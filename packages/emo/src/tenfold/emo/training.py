@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +13,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tenfold.emo.settings import TrainConfig, learning_rate
-from tenfold.emo.tasks import Task, steps_per_epoch, train_loader
+from tenfold.emo.tasks import Task, batches_of, steps_per_epoch, train_loader
 from tenfold.shared import compute
+from tenfold.shared.files import write_atomic
 from tenfold.shared.progress import message, progress
 
 if TYPE_CHECKING:
@@ -27,24 +30,19 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     Args:
         model: The network.
         config: `no_decay`: `1-d` frees tensors with one dimension (section 3), `norm` the
-            parameters of BatchNorm and LayerNorm (sections 4 and 5).
+            parameters with "norm" in their name, as published (sections 4 and 5): the norms of the
+            blocks, but not the stem's first BatchNorm (`convs.0.1`) nor those of necks and heads.
 
     Returns:
         Groups for an optimiser, with `scale`, the factor of the learning rate.
     """
-    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
-    in_norms = {
-        f"{name}.{key}"
-        for name, module in model.named_modules()
-        if isinstance(module, norms)
-        for key, _ in module.named_parameters(recurse=False)
-    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        free = parameter.ndim < 2 if config.no_decay == "1-d" else name in in_norms
-        own = config.task == "classification" or name.startswith("backbone.")
+        free = parameter.ndim < 2 if config.no_decay == "1-d" else "norm" in name
+        classifier = config.task == "classification"
+        own = not name.startswith("head.") if classifier else name.startswith("backbone.")
         key = 0.0 if free else config.weight_decay, 1.0 if own else config.head_rate
         groups.setdefault(key, []).append(parameter)
     return [
@@ -89,7 +87,9 @@ def train(
 
     Returns:
         The network, its average (or None), and the result: `last` and `best` metrics (of the
-        averaged network under `ema_…`), `best_epoch`, `images_per_second`, `skipped` steps.
+        averaged network under `ema_…`), `best_epoch`, `epochs`, `steps`, `images_per_second`,
+        `skipped` steps. The best epoch is that of the average's metric where there is an average;
+        its weights are in the run's `best.safetensors`.
     """
     config = task.config
     compute.seed_everything(config.seed + fabric.local_rank)
@@ -97,7 +97,6 @@ def train(
     repair_statistics(plain)
     groups = parameter_groups(plain, config)
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    average = ModelEmaV3(plain, config.ema).eval() if config.ema else None
     loader = train_loader(task, fabric.global_rank, fabric.world_size)
     per_epoch = steps_per_epoch(task, loader, fabric.world_size)
     total = config.max_steps or config.epochs * per_epoch
@@ -110,31 +109,32 @@ def train(
         plain.load_state_dict(weights)
         start = epoch + 1
     model, wrapped = fabric.setup(plain, optimiser)
-    if average is not None:
-        average.module.to(fabric.device)
+    # Only now: the setup gives every process the weights of the first one.
+    average = ModelEmaV3(plain, config.ema).eval() if config.ema else None
     if hasattr(plain, "loss"):
         model.mark_forward_method("loss")
     if saved:
         wrapped.load_state_dict(state["optimiser"])
         if average is not None:
             average.module.load_state_dict(state["average"])
-        compute.set_random_state(state["random"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
         best, skipped = state["best"], state["skipped"]
     if run:
         run.rewind(start - 1)
     batches: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     metrics: dict[str, float] = {}
-    speed = 0.0
+    speed, step = 0.0, start * per_epoch - 1
     with progress("training", total=epochs) as bar:
         bar.update(start)
         for epoch in range(start, epochs):
+            # By the epoch, so that every process of a resumed run draws what it would have drawn.
+            numbers = repr((config.seed, epoch, fabric.global_rank)).encode()
+            compute.seed_everything(zlib.crc32(numbers))
             model.train()
             _set_epoch(batches, epoch)
             began, images, losses, counted = time.perf_counter(), 0, 0.0, 0
-            for at, batch in zip(range(per_epoch), batches, strict=False):
-                step = epoch * per_epoch + at
-                if step >= total:
-                    break
+            steps = range(epoch * per_epoch, min((epoch + 1) * per_epoch, total))
+            for step, batch in zip(steps, batches_of(batches), strict=False):
                 rate = learning_rate(config, step, per_epoch, total)
                 for group in optimiser.param_groups:
                     group["lr"] = rate * group["scale"]
@@ -155,6 +155,7 @@ def train(
                 images += config.batch_size * fabric.world_size
                 losses += loss.item()
                 counted += 1
+            _share_buffers(fabric, plain, None if average is None else average.module)
             repair_statistics(plain)
             speed = images / (time.perf_counter() - began)
             metrics = {"loss": losses / max(counted, 1), "learning_rate": rate}
@@ -165,14 +166,18 @@ def train(
                 if average is not None:
                     averaged = task.evaluate(average.module, fabric)
                     metrics |= {f"ema_{name}": value for name, value in averaged.items()}
-                score = max(metrics[k] for k in (task.metric, f"ema_{task.metric}") if k in metrics)
-                if not best or score > best["score"]:
+                # As published, it is the average that counts where there is one.
+                score = metrics[task.metric if average is None else f"ema_{task.metric}"]
+                if not best or score > best["score"] or best["score"] != best["score"]:
                     best = {"score": score, "epoch": epoch, "metrics": metrics}
+                    if run:
+                        chosen = plain if average is None else average.module
+                        write_weights(chosen, run.folder / "best.safetensors")
             if run:
-                run.log(epoch=epoch, images_per_second=round(speed, 1), **metrics)
+                run.log(epoch=epoch, steps=step + 1, images_per_second=round(speed, 1), **metrics)
                 state = {
                     "optimiser": wrapped.state_dict(),
-                    "random": compute.random_state(),
+                    "precision": fabric.strategy.precision.state_dict(),  # float16: its scale
                     "best": best,
                     "skipped": skipped,
                 }
@@ -190,10 +195,34 @@ def train(
         "best": best.get("metrics", metrics),
         "best_epoch": best.get("epoch"),
         "epochs": epochs,
+        "steps": step + 1,
         "images_per_second": round(speed, 1),
         "skipped": skipped,
     }
     return plain.eval(), None if average is None else average.module, result
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Writes a network's weights, in the main process only, as a whole file or not at all.
+
+    Args:
+        model: The network.
+        path: A `.safetensors` file.
+    """
+    if compute.is_main_process():
+        from safetensors.torch import save
+
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        write_atomic(path, save(weights))
+
+
+def _share_buffers(fabric: Fabric, *models: nn.Module | None) -> None:
+    """Gives every process the buffers (BatchNorm's statistics) of the first one."""
+    if fabric.world_size == 1:
+        return
+    for model in models:
+        for buffer in model.buffers() if model is not None else ():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _is_due(config: TrainConfig, epoch: int, epochs: int) -> bool:

@@ -1,10 +1,10 @@
-"""Pictures with labels: folders and zip archives of classes, tar shards, and their transforms."""
+"""Pictures with labels: folders and zip archives of classes, and their transforms."""
 
 from __future__ import annotations
 
 import io
 import random
-import tarfile
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from tenfold.emo.model.backbone import IMAGENET_MEAN, IMAGENET_STD
 from tenfold.shared.errors import InputError
@@ -135,11 +135,18 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         name, _ = self.items[index]
         if self.root.suffix != ".zip":
             return open_image(self.root / name)
+        return open_image(self.content(index), f"{self.root}:{name}")
+
+    def content(self, index: int) -> bytes:
+        """Reads the file of one picture, undecoded."""
+        name, _ = self.items[index]
+        if self.root.suffix != ".zip":
+            return (self.root / name).read_bytes()
         # Each worker process opens the archive itself: a shared file position would be a race.
         worker = getattr(get_worker_info(), "id", -1)
         if self._zip is None or self._zip[0] != worker:
             self._zip = worker, zipfile.ZipFile(self.root)
-        return open_image(self._zip[1].read(name), f"{self.root}:{name}")
+        return self._zip[1].read(name)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self.read(index)
@@ -163,133 +170,6 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
-
-
-class Shards(IterableDataset[tuple[Tensor, int]]):
-    """Pictures in tar shards as webdataset writes them, read as a stream.
-
-    A sample is a run of members with one stem: `<key>.jpg` (or png, …) and `<key>.cls`, the
-    label's number as text. Nothing but pictures and numbers is decoded. Each process and each
-    data worker reads its own shards, so the data may be larger than any disk it is read from.
-
-    Args:
-        paths: The tar files, in order; at least as many as processes × workers.
-        transform: From picture to tensor.
-        classes: The names of the labels.
-        seed: Seeds the order of the shards, the shuffle buffer and `transform` in each epoch;
-            None keeps the order (evaluation).
-        buffer: Samples in the shuffle buffer.
-        rank: This process.
-        world: The number of processes.
-
-    Raises:
-        InputError: If there are too few shards, or a shard is damaged or holds something else.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        transform: Transform,
-        classes: Sequence[str],
-        seed: int | None = None,
-        buffer: int = 1000,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        missing = [path for path in paths if not path.is_file()]
-        if not paths or missing:
-            raise InputError(f"shards: {missing[0] if missing else 'none given'} cannot be found")
-        if len(paths) < world:
-            raise InputError(
-                f"{len(paths)} shards for {world} processes; expected at least one each"
-            )
-        self.paths, self.transform, self.classes = list(paths), transform, list(classes)
-        self.seed, self.buffer, self.rank, self.world, self.epoch = seed, buffer, rank, world, 0
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        worker = get_worker_info()
-        count, this = (worker.num_workers, worker.id) if worker else (1, 0)
-        paths = list(self.paths)
-        order = random.Random(f"{self.seed} {self.epoch}")
-        if self.seed is not None:
-            order.shuffle(paths)
-        mine = paths[self.rank :: self.world][this::count]
-        held: list[tuple[str, bytes, int]] = []
-        for sample in (s for path in mine for s in self._samples(path)):
-            held.append(sample)
-            if self.seed is None or len(held) >= self.buffer:
-                at = order.randrange(len(held)) if self.seed is not None else 0
-                yield self._decode(*held.pop(at))
-        if self.seed is not None:
-            order.shuffle(held)
-        yield from (self._decode(*sample) for sample in held)
-
-    def _samples(self, path: Path) -> Iterator[tuple[str, bytes, int]]:
-        """Streams a shard: key, encoded picture, label."""
-        parts: dict[str, bytes] = {}
-        key = ""
-        try:
-            with tarfile.open(path, "r|*") as tar:
-                for member in tar:
-                    stem, _, ending = member.name.rpartition(".")
-                    if not member.isfile():
-                        continue
-                    if stem != key and parts:
-                        yield self._complete(path, key, parts)
-                        parts = {}
-                    key = stem
-                    content = tar.extractfile(member)
-                    parts[ending.lower()] = content.read() if content else b""
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise InputError(f"shard {path} is damaged: {error}") from error
-        if parts:
-            yield self._complete(path, key, parts)
-
-    def _complete(self, path: Path, key: str, parts: dict[str, bytes]) -> tuple[str, bytes, int]:
-        name = f"{path}:{key}"
-        picture = next((parts[e] for e in parts if f".{e}" in ENDINGS), None)
-        label = parts.get("cls", b"").strip()
-        if picture is None or not label.isdigit() or int(label) >= len(self.classes):
-            raise InputError(
-                f"{name} has the parts {', '.join(sorted(parts))}; expected a picture and .cls "
-                f"with a number below {len(self.classes)}"
-            )
-        return name, picture, int(label)
-
-    def _decode(self, name: str, picture: bytes, label: int) -> tuple[Tensor, int]:
-        image = open_image(picture, name)
-        if self.seed is None:
-            return self.transform(image), label
-        with seeded(self.seed, self.epoch, zlib.crc32(name.rpartition("/")[2].encode())):
-            return self.transform(image), label
-
-
-def write_shards(
-    dataset: ImageFolder, folder: Path, per_shard: int = 1000, quality: int = 95
-) -> list[Path]:
-    """Writes pictures as tar shards that `Shards` and webdataset read.
-
-    Args:
-        dataset: The pictures.
-        folder: Where the shards go.
-        per_shard: Samples in each.
-        quality: Of the JPEGs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for start in range(0, len(dataset), per_shard):
-        path = folder / f"shard-{start // per_shard:06d}.tar"
-        with tarfile.open(path, "w") as tar:
-            for index in range(start, min(start + per_shard, len(dataset))):
-                picture = io.BytesIO()
-                dataset.read(index).save(picture, "JPEG", quality=quality)
-                label = str(dataset.items[index][1]).encode()
-                for ending, content in (("jpg", picture.getvalue()), ("cls", label)):
-                    info = tarfile.TarInfo(f"{index:08d}.{ending}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-        paths.append(path)
-    return paths
 
 
 class EpochSampler(Sampler[int]):
@@ -347,21 +227,35 @@ def train_transform(
         size: Side of the crop.
         randaugment: timm's policy; empty for none.
         scale: The smallest share of the picture that a crop takes.
+
+    Raises:
+        InputError: If timm has no such policy.
     """
     from timm.data import create_transform
 
-    return create_transform(
-        size,
-        is_training=True,
-        scale=(scale, 1.0),
-        hflip=0.5,
-        color_jitter=0.0,
-        auto_augment=randaugment or None,
-        interpolation="random",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        re_prob=0.0,
+    wrong = InputError(
+        f"randaugment={randaugment!r} is no policy of timm; expected one such as "
+        "'rand-m9-mstd0.5-inc1', or '' for none"
     )
+    parts = randaugment.split("-")
+    # timm leaves out the parts that it does not know, without a word.
+    if parts[0] == "rand" and not all(re.fullmatch(r"[a-z]+\d[\d.]*", p) for p in parts[1:]):
+        raise wrong
+    try:
+        return create_transform(
+            size,
+            is_training=True,
+            scale=(scale, 1.0),
+            hflip=0.5,
+            color_jitter=0.0,
+            auto_augment=randaugment or None,
+            interpolation="random",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            re_prob=0.0,
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        raise wrong from error
 
 
 def eval_transform(size: int, crop: float = 0.875) -> Transform:

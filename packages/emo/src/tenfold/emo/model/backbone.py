@@ -11,7 +11,7 @@ that timm offers work. The names of the parameters are those of the published ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from tenfold.emo.model.block import Activation, Attention, ChannelNorm, Norm, batch_norm, iRMB
+from tenfold.emo.model.checkpoints import select_weights
 from tenfold.shared.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -109,8 +110,8 @@ class EMO(nn.Module):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        head_dims = [head_dims] * STAGES if isinstance(head_dims, int) else head_dims
-        windows = [window] * STAGES if isinstance(window, int) else window
+        head_dims = head_dims if isinstance(head_dims, Sequence) else [head_dims] * STAGES
+        windows = window if isinstance(window, Sequence) else [window] * STAGES
         for name, values in {
             "depths": depths,
             "dims": dims,
@@ -127,6 +128,19 @@ class EMO(nn.Module):
             raise InputError(f"depths={tuple(depths)}; expected at least one block in each stage")
         if global_pool not in ("avg", ""):
             raise InputError(f"global_pool={global_pool!r}; expected 'avg' or ''")
+        if not set(attention_stages) <= {1, 2, 3, 4}:
+            raise InputError(
+                f"attention_stages={tuple(attention_stages)}; expected some of 1, 2, 3, 4"
+            )
+        for name, value, least in (
+            ("in_chans", in_chans, 1),
+            ("stem_dim", stem_dim, 1),
+            ("num_classes", num_classes, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name}={value}; expected >= {least}")
+        if not 0 <= drop_path_rate < 1:
+            raise InputError(f"drop_path_rate={drop_path_rate}; expected from 0 to below 1")
         self.num_classes, self.drop_rate = num_classes, drop_rate
         self.global_pool = global_pool
         self.num_features = self.head_hidden_size = dims[-1]
@@ -280,11 +294,27 @@ class EMO(nn.Module):
             if global_pool not in ("avg", ""):
                 raise InputError(f"global_pool={global_pool!r}; expected 'avg' or ''")
             self.global_pool = global_pool
+        if num_classes < 0:
+            raise InputError(f"num_classes={num_classes}; expected >= 0")
         self.num_classes = num_classes
         reference = next(self.parameters())
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _initialise(head)
         self.head = head.to(device=reference.device, dtype=reference.dtype)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Loads weights, as torch does; a published file's content gives its averaged ones.
+
+        So `timm.create_model(…, checkpoint_path=FILE)` takes the published files, too.
+
+        Args:
+            state_dict: The weights, or a mapping that holds them as `net_E` or `net`.
+            strict: Whether all names must fit.
+            assign: Whether the tensors are taken instead of copied.
+        """
+        return super().load_state_dict(select_weights(state_dict), strict, assign)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Groups parameters by depth, for timm's layer decay and freezing.
@@ -416,6 +446,7 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
         EMO,
         name,
         pretrained,
+        pretrained_filter_fn=select_weights,
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
         **(published | options),
     )

@@ -190,6 +190,19 @@ class iRMB(nn.Module):
     ) -> None:
         super().__init__()
         out = channels if out is None else out
+        for name, value in {"channels": channels, "out": out, "window": window}.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}={value}; expected a whole number >= 1")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise InputError(f"kernel_size={kernel_size}; expected an odd number >= 1")
+        if stride not in (1, 2):
+            raise InputError(f"stride={stride}; expected 1 or 2")
+        if not 0 <= drop_path < 1:
+            raise InputError(f"drop_path={drop_path}; expected from 0 to below 1")
+        if expand and int(channels * expansion) < 1:
+            raise InputError(
+                f"expansion={expansion} leaves none of {channels} channels; expected more"
+            )
         middle = int(channels * expansion) if expand else channels
         fits = channels == out and stride == 1
         self.skip = fits if skip is None else skip
@@ -234,8 +247,6 @@ class iRMB(nn.Module):
             raise InputError(f"attention={attention!r} needs the expansion, got expand=False")
         if head_dim < 1 or channels % head_dim:
             raise InputError(f"head_dim={head_dim} must divide the {channels} channels")
-        if self.window < 1:
-            raise InputError(f"window={self.window}; expected >= 1")
         heads = channels // head_dim
         if not self.pre_attention and middle % heads:
             raise InputError(

@@ -44,16 +44,7 @@ def read_checkpoint(path: Path | str, which: Which = "ema") -> dict[str, Tensor]
             f"checkpoint {path} cannot be read safely ({type(error).__name__}); expected a file of "
             "tensors: .safetensors, or torch.save of a state dict"
         ) from error
-    keys = ("net_E", "net") if which == "ema" else ("net", "net_E")
-    for key in (*keys, "state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    weights = (
-        {str(name).removeprefix("module."): value for name, value in content.items()}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    weights = select_weights(content, which=which) if isinstance(content, Mapping) else {}
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(
             f"checkpoint {path} holds no weights; expected net_E, net, state_dict, model, or names "
@@ -62,11 +53,33 @@ def read_checkpoint(path: Path | str, which: Which = "ema") -> dict[str, Tensor]
     return weights
 
 
+def select_weights(
+    content: Mapping[str, Any], model: nn.Module | None = None, which: Which = "ema"
+) -> dict[str, Any]:
+    """Takes the weights out of a checkpoint's content.
+
+    Args:
+        content: The weights, or a mapping that holds them as `net_E`, `net`, `state_dict`, `model`.
+        model: Not looked at; timm hands it to a `pretrained_filter_fn`.
+        which: As in `read_checkpoint`.
+
+    Returns:
+        Name → tensor, without the prefix `module.` of a network trained on several devices.
+    """
+    keys = ("net_E", "net") if which == "ema" else ("net", "net_E")
+    for key in (*keys, "state_dict", "model"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
 def load_checkpoint(
     model: nn.Module,
     source: Path | str | Mapping[str, Tensor],
     which: Which = "ema",
     backbone: bool = False,
+    fresh_head: bool = False,
 ) -> list[str]:
     """Loads a checkpoint into a network, refusing one of another model.
 
@@ -76,6 +89,8 @@ def load_checkpoint(
         which: As in `read_checkpoint`.
         backbone: For dense tasks: weights that the model lacks (final norm, head) are left out.
             The model must still find every one of its own.
+        fresh_head: For fine-tuning: a head (`head.weight`, `head.bias`) that the checkpoint lacks
+            or has for another number of classes stays as the model has it.
 
     Returns:
         The names that were left out.
@@ -86,6 +101,10 @@ def load_checkpoint(
     where = str(source) if isinstance(source, Path | str) else "weights"
     weights = dict(source) if isinstance(source, Mapping) else read_checkpoint(source, which)
     own = model.state_dict()
+    if fresh_head:
+        for name in ("head.weight", "head.bias"):
+            if name in own and getattr(weights.get(name), "shape", None) != own[name].shape:
+                weights[name] = own[name]
     missing = [name for name in own if name not in weights]
     extra = [name for name in weights if name not in own]
     shapes = [
