@@ -27,13 +27,12 @@ from tenfold.spaic.library import (
     stca_mnist,
     tidigits,
 )
-from tenfold.spaic.library.choice import DECIDING
 
 
-def test_the_nmda_gate_follows_its_equations_step_by_step():
+def test_the_gate_of_wangs_neuron_follows_the_midpoint_rule_step_by_step():
     dt, steps = 0.1, 60
     net = Network(dtype=torch.float64)
-    net.cell = NeuronGroup(1, model=DECIDING)
+    net.cell = NeuronGroup(1, model="iaf_wang_2002")
     net.kick = Generator(num=1, coding_method="constant_current", rate=1.0, end_time=0.15)
     net.link = Connection(
         net.kick, net.cell, link_type="one_to_one_sparse", weight=1.0, post_var_name="x"
@@ -51,13 +50,11 @@ def test_the_nmda_gate_follows_its_equations_step_by_step():
     np.testing.assert_allclose(net.gate.values[0, 0], expected, rtol=1e-10)
 
 
-def test_decision_magnesium_block_and_weights_keep_the_mean():
-    v = -65.0
-    block = 1 / (1 + math.exp(-0.062 * v) / 3.57)
-    assert block == pytest.approx(0.0597, abs=1e-3)
-    net = decision(500)
+def test_the_weights_of_the_decision_network_keep_the_mean():
+    net = decision(2000)
     w = {name: float(net.members[f"nmda_{name}_A"].given_weight) for name in ("A", "B", "others")}
-    assert 0.15 * w["A"] + 0.85 * w["others"] == pytest.approx(1.0)
+    assert w["A"] == pytest.approx(1.7 * 0.165)  # section 20: Jp, and gEE of NMDA
+    assert 0.15 * w["A"] + 0.85 * w["others"] == pytest.approx(0.165)
     assert w["B"] == w["others"]
     with pytest.raises(InputError, match=r"coherence=1\.5; expected from -1 to 1"):
         decide(net, 1.5)

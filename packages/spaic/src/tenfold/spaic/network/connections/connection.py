@@ -182,7 +182,8 @@ class Connection(BaseModule):
     @property
     def deliverable(self) -> bool:
         """Whether it is a plain weighted link, without a synapse model of its own."""
-        return self.syn_type == ["basic"] and (self.stored_sparse or self.kind in DENSE.values())
+        plain = self.stored_sparse or self.kind in DENSE.values() or self.kind == "all_to_all"
+        return self.syn_type == ["basic"] and plain
 
     def prepare(
         self, generator: torch.Generator, dt: float, dtype: torch.dtype, device: torch.device
