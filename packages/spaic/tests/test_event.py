@@ -13,6 +13,7 @@ from tenfold.spaic import (
     Learner,
     Network,
     NeuronGroup,
+    NeuronModel,
     Reward,
     SpikeMonitor,
     StateMonitor,
@@ -201,6 +202,17 @@ def test_one_weight_for_all_pairs_is_the_same_by_events(delay):
     assert one.trace.values.std() > 1
     np.testing.assert_array_equal(one.spikes.spk_count, two.spikes.spk_count)
     np.testing.assert_allclose(two.trace.values, one.trace.values, rtol=1e-9)
+
+
+def test_groups_of_two_precisions_are_left_to_the_step_engine():
+    model = NeuronModel(
+        name="exact", states={"V": 0.0}, step="V = V + Isyn\nO = spike(V - 1)", dtype="float64"
+    )
+    net = Network()
+    net.a, net.b = NeuronGroup(300, model=model), NeuronGroup(300)
+    net.link = Connection(net.a, net.b, link_type="one_to_one_sparse", weight=1.0)
+    net.run(1.0)
+    assert "event: its groups are not of one precision" in net.engine_note
 
 
 @pytest.mark.parametrize(

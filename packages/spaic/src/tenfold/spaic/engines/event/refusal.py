@@ -85,6 +85,8 @@ def _watching(plan: Plan) -> str | None:
 
 
 def _groups(plan: Plan) -> str | None:
+    if len({entry.model.dtype for entry in plan.groups.values()}) != 1:
+        return "its groups are not of one precision"
     for entry in plan.groups.values():
         program = (*entry.model.update, *entry.model.reset)
         if eq.calls(program) & eq.ACROSS:

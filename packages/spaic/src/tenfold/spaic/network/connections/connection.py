@@ -282,6 +282,8 @@ class Connection(BaseModule):
         Returns:
             [batch, *target shape] (or [batch, target size]).
         """
+        if self.weight is not None and x.dtype != self.weight.dtype:
+            x = x.to(self.weight.dtype)  # models may have a precision of their own
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
         return x.reshape(len(x), *self.post.size) if self.post.shape else x
