@@ -24,6 +24,7 @@ from tenfold.shared.runs import Measurement, Run
 from tenfold.spaic.data import Split, load
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
+from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.network import Network, NetworkModule
@@ -63,6 +64,8 @@ class SimulateConfig:
     """Seed of connections, starting values and noise."""
     processes: int = 1
     """Over how many processes the neurons are spread; under torchrun its processes are taken."""
+    drive: float | None = None
+    """What each channel of a file's sources that wait for data gets, as with every .nir file."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be simulated."""
@@ -76,6 +79,8 @@ class SimulateConfig:
             raise InputError(f"time={self.time}; expected > 0 ms")
         if self.seed < 0:
             raise InputError(f"seed={self.seed}; expected >= 0")
+        if self.drive is not None and not math.isfinite(self.drive):
+            raise InputError(f"drive={self.drive}; expected a finite number")
 
     @property
     def file(self) -> Path | None:
@@ -138,9 +143,11 @@ def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
 def _simulated(config: SimulateConfig, traced: float) -> Simulated:
     begun = time.process_time()
     if config.file is not None:
-        net = _from_file(config.file)
+        net = _from_file(config.file, config.time, config.drive)
         net.set_random_seed(config.seed)
     else:
+        if config.drive is not None:
+            raise InputError(f"drive={config.drive}; {config.circuit} has sources of its own")
         circuit = CIRCUITS[config.circuit]
         net = circuit.make(config.size or circuit.size, config.seed)
     if config.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -172,14 +179,18 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
         build_seconds=built,
         seconds=seconds,
         real_time=1000 * seconds / config.time,
-        synapses=sum(
-            int(con.weight.numel()) for con in net.get_connections() if con.weight is not None
-        ),
+        synapses=sum(map(_synapses, net.get_connections())),
         engine=net.engine_note,
     )
 
 
-def _from_file(path: Path) -> Network:
+def _synapses(con: Connection) -> int:
+    if con.kind == "all_to_all":  # one weight stands for all
+        return con.pre.num * con.post.num
+    return int(con.weight.numel()) if con.weight is not None else 0
+
+
+def _from_file(path: Path, time: float, drive: float | None) -> Network:
     """Reads a network and watches the spikes of its groups."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a circuit or a network file")
@@ -192,12 +203,12 @@ def _from_file(path: Path) -> Network:
 
         net = network_load(path)
     waiting = [node for node in net.parts(Encoder) if node.source is None]
-    if waiting:
+    if waiting and drive is None:
         names = ", ".join(str(node.name) for node in waiting)
-        raise InputError(
-            f"{path}: {names} waits for data; simulate runs networks whose sources are generators "
-            "(train and evaluate run networks on data)"
-        )
+        raise InputError(f"{path}: {names} waits for data; give each of its channels --drive VALUE")
+    for node in waiting:
+        timed = [net.steps(time)] if node.coding_method == "null" else []  # data for each step
+        node(np.full((1, *timed, *node.shape), drive))
     groups = net.parts(NeuronGroup)
     if not groups:
         raise InputError(f"{path} holds no neurons")
