@@ -248,6 +248,26 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["train", "--dataset", "nope"], "unknown dataset 'nope'"),
+        (["train", "--model", "lifx"], "did you mean 'lif'"),
+        (["train", "--alpha", "nan"], "alpha=nan; expected a finite number > 0"),
+        (["train", "--learning-rate", "inf"], "learning_rate=inf; expected a finite number > 0"),
+        (["reproduce", "--time", "nan"], "time=nan; expected > 0 ms"),
+        (["reproduce", "--warm-up", "-1"], "warm_up=-1"),
+        (["simulate", "--size", "0"], "size=0; expected >= 1 neuron"),
+    ],
+)
+def test_bad_options_are_told_in_one_line_and_leave_no_folder(tmp_path, capsys, argv, told):
+    output = [] if argv[0] == "simulate" else ["--output", tmp_path]
+    error = answer(capsys, *argv, *output, code=2)
+    assert told in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_is_listed_and_every_verb_has_help(capsys):
     names = [row["name"] for row in answer(capsys, "data", "list")["datasets"]]
     assert names[:3] == ["digits", "mnist-test", "mnist"]

@@ -75,6 +75,8 @@ class SimulateConfig:
             raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
         if self.file is not None and self.size is not None:
             raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size={self.size}; expected >= 1 neuron")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
         if self.seed < 0:
@@ -149,7 +151,7 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
         if config.drive is not None:
             raise InputError(f"drive={config.drive}; {config.circuit} has sources of its own")
         circuit = CIRCUITS[config.circuit]
-        net = circuit.make(config.size or circuit.size, config.seed)
+        net = circuit.make(config.size if config.size is not None else circuit.size, config.seed)
     if config.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         net.set_backend(partition=True)
     monitors = _tracers(net) if traced else []
@@ -271,6 +273,10 @@ class ReproduceConfig:
         for name in self.circuits:
             if name not in CIRCUITS:
                 raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
+        if not 0 < self.time < math.inf:
+            raise InputError(f"time={self.time}; expected > 0 ms")
+        if not 0 <= self.warm_up < self.time:
+            raise InputError(f"warm_up={self.warm_up}; expected from 0 to time={self.time}")
         for name in ("seeds", "training_seeds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")

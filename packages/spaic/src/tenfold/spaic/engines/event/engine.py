@@ -88,9 +88,7 @@ class EventEngine:
         for number, entry in enumerate(groups):
             if self.exchange is None and self._watches(entry):
                 # Stop early when a record is nearly full.
-                second += [
-                    f"            if seen_{number}[0] + {entry.group.num} > len(who_{number}):"
-                ]
+                second += [f"            if seen_{number}[0] + size_{number} > len(who_{number}):"]
                 second += ["                return t + 1"]
         self._compile(code.lines[:middle], second)
         self._ready = True
@@ -119,6 +117,9 @@ class EventEngine:
             values = []
             for value in map(code.value, model.values.values()):
                 values.append(value[first:last].copy() if np.ndim(value) else value)
+            # Sizes are arguments: written out, each would be compiled for itself.
+            code.argument(f"size_{number}", last - first)
+            code.argument(f"first_{number}", first)
             code.argument(f"states_{number}", self.states[key])
             code.argument(f"inputs_{number}", inputs or (np.zeros(0, dtype=code.dtype),))
             code.argument(f"values_{number}", tuple(values) or (0.0,))

@@ -228,7 +228,7 @@ class LinkWriter:
             code.argument(f"{name}_{number}", held.astype(np.int32))
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
         state, into = code.into(con.pre, con.pre_var_name), code.into(con.post, con.post_var_name)
-        code.add(3, f"for j in range({len(item.pre)}):")
+        code.add(3, f"for j in range(len(pre_{number})):")
         given = f"weight_{number}[j] * {state}[pre_{number}[j]]"
         code.add(4, f"{into}[post_{number}[j]] += {given}")
 
@@ -283,14 +283,14 @@ class LinkWriter:
 
     def _write_identity(self, item: Synapses) -> None:
         code, number = self.code, self.code.plan.links.index(item.con)
-        first, last = code.own[id(item.con.post)]
+        group = code.number(item.con.post)
         age = item.shortest + item.age
         value = self._seen(item.con, age)[2]
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
         into = code.into(item.con.post, item.con.post_var_name)
         code.add(3, f"if t >= {age}:", f"    given = {value}")
-        code.add(4, f"for i in range({last - first}):")
-        code.add(5, f"{into}[i] += weight_{number}[i] * given[i + {first}]")
+        code.add(4, f"for i in range(size_{group}):")
+        code.add(5, f"{into}[i] += weight_{number}[i] * given[i + first_{group}]")
 
     def _write_ring(self, rows: list[Synapses], ring: str) -> None:
         """One out-adjacency for links with mixed delays, into one ring of future sums."""
