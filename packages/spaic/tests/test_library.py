@@ -9,6 +9,7 @@ import torch
 from tenfold.shared.errors import InputError
 from tenfold.spaic import Connection, Generator, Network, NeuronGroup, SpikeMonitor, StateMonitor
 from tenfold.spaic.data import digits
+from tenfold.spaic.experiments import correlation
 from tenfold.spaic.library import (
     all_activity,
     assign_labels,
@@ -222,3 +223,20 @@ def test_a_small_resnet_learns_from_its_modules():
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_correlation_of_pairs_is_one_for_equal_and_zero_for_independent_trains(shared):
+    net = Network()
+    net.source = Generator(num=1 if shared else 40, coding_method="poisson", rate=0.05)
+    net.cells = NeuronGroup(40, model="if")
+    kind = "full" if shared else "one_to_one_sparse"
+    net.link = Connection(net.source, net.cells, link_type=kind, weight=2.0)
+    net.spikes = SpikeMonitor(net.cells)
+    net.run(2000.0)
+    assert correlation(net) == pytest.approx(1.0 if shared else 0.0, abs=0.02)
+    empty = Network()
+    empty.cells = NeuronGroup(2)
+    empty.spikes = SpikeMonitor(empty.cells)
+    empty.run(1.0)
+    assert math.isnan(correlation(empty))

@@ -102,6 +102,7 @@ class Simulated:
         network: The network; its monitors hold the spikes.
         rates: Population → Hz; `all` for the whole circuit.
         irregularity: Mean CV of the intervals between a neuron's spikes.
+        correlation: Mean correlation of two neurons' spike counts in 5 ms.
         build_seconds: Processor time of building and compiling.
         seconds: Processor time of the simulation.
         real_time: Processor time over biological time.
@@ -112,6 +113,7 @@ class Simulated:
     network: Network
     rates: dict[str, float]
     irregularity: float
+    correlation: float
     build_seconds: float
     seconds: float
     real_time: float
@@ -178,6 +180,7 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
         network=net,
         rates=rates(net),
         irregularity=irregularity(net),
+        correlation=correlation(net),
         build_seconds=built,
         seconds=seconds,
         real_time=1000 * seconds / config.time,
@@ -249,6 +252,33 @@ def irregularity(net: Network) -> float:
                 gaps = np.diff(part)
                 found.append(float(gaps.std() / gaps.mean()))
     return fmean(found) if found else float("nan")
+
+
+def correlation(net: Network, bin_ms: float = 5.0, most: int = 300) -> float:
+    """Gives the mean correlation of the spike counts of two neurons (card section 18).
+
+    Args:
+        net: A network after a run.
+        bin_ms: The width of a bin.
+        most: Pairs are made of so many neurons that spiked, evenly chosen.
+
+    Returns:
+        From −1 to 1; not a number where fewer than two neurons spiked.
+    """
+    trains: list[np.ndarray] = []
+    for monitor in net.parts(SpikeMonitor):
+        index, times = monitor.spk_index[0], monitor.spk_times[0]  # sorted by neuron
+        trains += np.split(times, np.flatnonzero(np.diff(index)) + 1) if len(times) else []
+    edges = np.arange(0, net.time + bin_ms / 2, bin_ms)
+    if len(edges) < 3:
+        return float("nan")
+    chosen = trains[:: max(1, math.ceil(len(trains) / most))]
+    counts = [np.histogram(train, edges)[0] for train in chosen]
+    varied = [row for row in counts if row.std() > 0]
+    if len(varied) < 2:
+        return float("nan")
+    among = np.corrcoef(np.stack(varied))
+    return float((among.sum() - len(among)) / (len(among) * (len(among) - 1)))
 
 
 @dataclass(frozen=True)
