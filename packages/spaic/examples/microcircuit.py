@@ -22,6 +22,8 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         output: Where the picture goes.
     """
     net = microcircuit(0.01 if small else 0.1)
+    if small:
+        net.build(engine="step")  # compiling would take longer
     net.run(60.0 if small else 1000.0)
     found = rates(net, skipped=50.0 if small else 500.0)
     for name, expected in CIRCUITS["microcircuit"].rates.items():

@@ -98,6 +98,30 @@ def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
     assert step["rates"] == found["rates"]
 
 
+def test_simulate_takes_a_file_of_nir(tmp_path, capsys):
+    nir = pytest.importorskip("nir")
+    one, three = np.ones(1), np.ones(3)
+    cell = nir.LIF(tau=0.01 * three, r=three, v_leak=0 * three, v_threshold=three)
+    nodes = {
+        "input": nir.Input({"input": one.shape}),
+        "linear": nir.Linear(np.array([[0.5], [1.5], [3.0]])),
+        "cell": cell,
+        "output": nir.Output({"output": three.shape}),
+    }
+    edges = [("input", "linear"), ("linear", "cell"), ("cell", "output")]
+    path = tmp_path / "net.nir"
+    nir.write(path, nir.NIRGraph(nodes, edges))
+    told = answer(capsys, "simulate", path, code=2)
+    assert "waits for data; give each of its channels --drive VALUE" in told
+    found = answer(capsys, "simulate", path, "--drive", "1", "--time", "500")
+    # tau ln(I / (I - 1)) between spikes; the first neuron stays below its threshold
+    expected = [0, *(500 // (10 * np.log(i / (i - 1))) for i in (1.5, 3.0))]
+    assert 0.5 * 3 * found["rates"]["all"] == pytest.approx(sum(expected), rel=0.05)
+    for drive in ("nan", "x"):
+        answer(capsys, "simulate", path, "--drive", drive, code=2)
+    assert "drive=1.0" in answer(capsys, "simulate", "cuba", "--drive", "1", code=2)
+
+
 def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatch):
     options = ["--circuits", "cuba", "--seeds", "2", "--time", "50", "--output", tmp_path]
     made = answer(capsys, "reproduce", *options)
@@ -222,6 +246,26 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
     printed = answer(capsys, *words, code=2)
     assert message in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["train", "--dataset", "nope"], "unknown dataset 'nope'"),
+        (["train", "--model", "lifx"], "did you mean 'lif'"),
+        (["train", "--alpha", "nan"], "alpha=nan; expected a finite number > 0"),
+        (["train", "--learning-rate", "inf"], "learning_rate=inf; expected a finite number > 0"),
+        (["reproduce", "--time", "nan"], "time=nan; expected > 0 ms"),
+        (["reproduce", "--warm-up", "-1"], "warm_up=-1"),
+        (["simulate", "--size", "0"], "size=0; expected >= 1 neuron"),
+    ],
+)
+def test_bad_options_are_told_in_one_line_and_leave_no_folder(tmp_path, capsys, argv, told):
+    output = [] if argv[0] == "simulate" else ["--output", tmp_path]
+    error = answer(capsys, *argv, *output, code=2)
+    assert told in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_is_listed_and_every_verb_has_help(capsys):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tenfold.shared.errors import InputError
 from tenfold.spaic import (
     Connection,
     Decoder,
@@ -12,6 +13,7 @@ from tenfold.spaic import (
     Learner,
     Network,
     NeuronGroup,
+    NeuronModel,
     Reward,
     SpikeMonitor,
     StateMonitor,
@@ -167,3 +169,63 @@ def test_numbers_that_are_looked_up_have_their_distributions():
         assert counts.mean() == pytest.approx(mean, rel=0.03)
         assert counts.var() == pytest.approx(mean, rel=0.05)
         assert (counts == 0).mean() == pytest.approx(none, abs=0.01)
+
+
+@pytest.mark.parametrize("delay", [None, 0.3])
+def test_one_weight_for_all_pairs_is_the_same_by_events(delay):
+    def run(engine):
+        net = Network(dtype=torch.float64)
+        drive = np.linspace(600.0, 900.0, 7)
+        net.a = NeuronGroup(7, model="iaf_wang_2002", I_e=drive, refractory=1.0)
+        net.b = NeuronGroup(4, model="iaf_wang_2002", C=200.0)
+        ends = (("O", "ge", 2.0), ("s", "nmda", 9.0), ("x", "gi", 0.1), ("O", "nmda", 1.0))
+        for k, (read, into, weight) in enumerate(ends):
+            link = Connection(
+                net.a,
+                net.b,
+                link_type="all_to_all",
+                weight=weight,
+                delay=delay,
+                pre_var_name=read,
+                post_var_name=into,
+            )
+            net.add_connection(f"link_{k}", link)
+        net.trace = StateMonitor(net.b, "V")
+        net.spikes = SpikeMonitor(net.a)
+        net.build(engine=engine)
+        net.run(20.0)
+        net.run_continue(50.0)
+        return net
+
+    one, two = run("step"), run("event")
+    assert one.spikes.spk_count.sum() > 20
+    assert one.trace.values.std() > 1
+    np.testing.assert_array_equal(one.spikes.spk_count, two.spikes.spk_count)
+    np.testing.assert_allclose(two.trace.values, one.trace.values, rtol=1e-9)
+
+
+def test_groups_of_two_precisions_are_left_to_the_step_engine():
+    model = NeuronModel(
+        name="exact", states={"V": 0.0}, step="V = V + Isyn\nO = spike(V - 1)", dtype="float64"
+    )
+    net = Network()
+    net.a, net.b = NeuronGroup(300, model=model), NeuronGroup(300)
+    net.link = Connection(net.a, net.b, link_type="one_to_one_sparse", weight=1.0)
+    net.run(1.0)
+    assert "event: its groups are not of one precision" in net.engine_note
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"link_type": "all_to_all", "no_self": True}, "gives each target a sum of its own"),
+        ({"max_delay": 0.25, "train_delay": True}, "has delays that lie between steps"),
+    ],
+)
+def test_links_that_the_event_engine_refuses(options, told):
+    net = Network()
+    net.a = NeuronGroup(3)
+    net.link = Connection(net.a, net.a, **options)
+    net.build(engine="event")
+    with pytest.raises(InputError, match=f"Connection link {told}"):
+        net.run(1.0)

@@ -9,6 +9,7 @@ import torch
 from tenfold.shared.errors import InputError
 from tenfold.spaic import Connection, Generator, Network, NeuronGroup, SpikeMonitor, StateMonitor
 from tenfold.spaic.data import digits
+from tenfold.spaic.experiments import correlation
 from tenfold.spaic.library import (
     CIRCUITS,
     all_activity,
@@ -29,13 +30,12 @@ from tenfold.spaic.library import (
     stca_mnist,
     tidigits,
 )
-from tenfold.spaic.library.choice import DECIDING
 
 
-def test_the_nmda_gate_follows_its_equations_step_by_step():
+def test_the_gate_of_wangs_neuron_follows_the_midpoint_rule_step_by_step():
     dt, steps = 0.1, 60
     net = Network(dtype=torch.float64)
-    net.cell = NeuronGroup(1, model=DECIDING)
+    net.cell = NeuronGroup(1, model="iaf_wang_2002")
     net.kick = Generator(num=1, coding_method="constant_current", rate=1.0, end_time=0.15)
     net.link = Connection(
         net.kick, net.cell, link_type="one_to_one_sparse", weight=1.0, post_var_name="x"
@@ -53,13 +53,11 @@ def test_the_nmda_gate_follows_its_equations_step_by_step():
     np.testing.assert_allclose(net.gate.values[0, 0], expected, rtol=1e-10)
 
 
-def test_decision_magnesium_block_and_weights_keep_the_mean():
-    v = -65.0
-    block = 1 / (1 + math.exp(-0.062 * v) / 3.57)
-    assert block == pytest.approx(0.0597, abs=1e-3)
-    net = decision(500)
+def test_the_weights_of_the_decision_network_keep_the_mean():
+    net = decision(2000)
     w = {name: float(net.members[f"nmda_{name}_A"].given_weight) for name in ("A", "B", "others")}
-    assert 0.15 * w["A"] + 0.85 * w["others"] == pytest.approx(1.0)
+    assert w["A"] == pytest.approx(1.7 * 0.165)  # section 20: Jp, and gEE of NMDA
+    assert 0.15 * w["A"] + 0.85 * w["others"] == pytest.approx(0.165)
     assert w["B"] == w["others"]
     with pytest.raises(InputError, match=r"coherence=1\.5; expected from -1 to 1"):
         decide(net, 1.5)
@@ -236,3 +234,20 @@ def test_a_seed_of_the_catalogue_is_a_seed():
     first, second = (rates(net)["all"] for net in nets)
     assert first == pytest.approx(second, rel=0.2)
     assert first != second
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_correlation_of_pairs_is_one_for_equal_and_zero_for_independent_trains(shared):
+    net = Network()
+    net.source = Generator(num=1 if shared else 40, coding_method="poisson", rate=0.05)
+    net.cells = NeuronGroup(40, model="if")
+    kind = "full" if shared else "one_to_one_sparse"
+    net.link = Connection(net.source, net.cells, link_type=kind, weight=2.0)
+    net.spikes = SpikeMonitor(net.cells)
+    net.run(2000.0)
+    assert correlation(net) == pytest.approx(1.0 if shared else 0.0, abs=0.02)
+    empty = Network()
+    empty.cells = NeuronGroup(2)
+    empty.spikes = SpikeMonitor(empty.cells)
+    empty.run(1.0)
+    assert math.isnan(correlation(empty))

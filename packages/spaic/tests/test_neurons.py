@@ -496,3 +496,47 @@ def test_the_event_engine_equals_the_step_engine_for_newer_models(model):
     np.testing.assert_allclose(made[0][0], made[1][0], atol=1e-9)
     np.testing.assert_array_equal(made[0][1], made[1][1])
     np.testing.assert_allclose(made[0][2], made[1][2], rtol=1e-8)
+
+
+@pytest.mark.parametrize("compat", [None, "spaic"])
+@pytest.mark.parametrize(
+    ("model", "times"),
+    [
+        ("clif", ("tau_p", "tau_q")),
+        ("clif2k", ("tau_m", "tau_s")),
+        ("aclif", ("tau_p", "tau_q")),
+        ("nonspikinglif", ("tau_p", "tau_q")),
+    ],
+)
+def test_kernels_of_equal_time_constants_are_the_alpha_function(traced, model, times, compat):
+    tau, steps = 9.0, 400
+
+    def kernel(second):
+        options = dict(zip(times, (tau, second), strict=True)) | {"compat": compat, "once": True}
+        found = traced(model, 0.9, steps, ["M", "S"], **options)
+        return found["M"].astype(float) - found["S"]
+
+    equal = kernel(tau)
+    first = int(np.flatnonzero(equal)[0]) - 1  # where the impulse arrives
+    t = 0.1 * (np.arange(steps) - first).clip(0)
+    np.testing.assert_allclose(equal, 0.9 * t / tau * np.exp(1 - t / tau), atol=1e-5)
+    assert np.abs(equal - kernel(tau * 1.01)).max() < 0.01  # where the kernels tend to
+    assert equal.max() == pytest.approx(0.9, abs=1e-4)
+
+
+def test_neurons_of_one_group_may_have_equal_and_different_times():
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=1, coding_method="null")
+        cells = NeuronGroup(
+            2, model="clif", tau_p=np.array([12.0, 9.0]), tau_q=np.array([8.0, 9.0])
+        )
+        Connection(source, cells, weight=[[0.9], [0.9]])
+        seen = StateMonitor(cells, "V")
+    net.build(strategy=1)
+    data = np.zeros((1, 300, 1))
+    data[:, 0] = 1
+    net.source(data)
+    net.run(30.0)
+    t = 0.1 * np.arange(300)
+    expected = [6.75 * (np.exp(-t / 12) - np.exp(-t / 8)), t / 9 * np.exp(1 - t / 9)]
+    np.testing.assert_allclose(seen.values[0], 0.9 * np.stack(expected), atol=1e-12)

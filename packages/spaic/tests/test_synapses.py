@@ -202,6 +202,27 @@ def test_a_field_of_its_own_for_each_place_equals_a_loop_and_learns_by_its_rule(
         Connection(NeuronGroup(shape=(2, 6, 6)), NeuronGroup(shape=(1, 4, 4)), **local())
 
 
+def test_a_field_of_its_own_for_each_place_is_trained_on_the_scan_engine():
+    random = np.random.default_rng(0)
+    x, w = random.random((2, 30, 1, 6, 5)), random.random((9, 1, 4, 3)) * 0.1
+    found = {}
+    for engine in ("auto", "step"):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(shape=(1, 6, 5), coding_method="null")
+            sheet = NeuronGroup(shape=(1, 4, 3), model="lif", v_th=0.2)
+            link = Connection(source, sheet, weight=w, **local())
+            Learner(trainable=[link, sheet], algorithm="sbp")
+            counts = Decoder(dec_target=sheet, num=12, coding_method="spike_counts")
+        net.build(strategy=1, engine=engine)
+        net.source(x)
+        net.run(3.0)
+        (counts.predict**2).sum().backward()
+        found[engine] = net.engine_note, counts.predict.detach(), link.weight.grad
+    assert found["auto"][0].startswith("scan")
+    assert 0 < found["step"][1].sum() < 2 * 30 * 12
+    torch.testing.assert_close(found["auto"][1:], found["step"][1:], rtol=1e-9, atol=1e-12)
+
+
 def local():
     return {"link_type": "continuous_local", "kernel_size": 3}
 
@@ -267,11 +288,13 @@ def test_running_normalisation_leads_a_potential_to_its_aim_and_stops_in_evaluat
     assert not torch.equal(gain, torch.ones(6))
 
 
-def test_the_mixed_synapse_is_a_fast_and_a_slow_current_of_peak_one():
+@pytest.mark.parametrize("tau", [25.0, 2.0])
+def test_the_mixed_synapse_is_a_fast_and_a_slow_current_of_peak_one(tau):
     with Network(dtype=torch.float64) as net:
         source = Encoder(num=1, coding_method="null")
         cell = NeuronGroup(1, model="null")
-        Connection(source, cell, weight=[[1.0]], syn_type="mix_order_synapse")
+        times = {"tau_r": 2.0, "tau_s": tau}
+        Connection(source, cell, weight=[[1.0]], syn_type="mix_order_synapse", syn_kwargs=times)
     seen = watched(net, out=(cell, "O"))
     net.build(strategy=1)
     net.source(np.eye(1, 1000)[:, :, None])
@@ -280,6 +303,8 @@ def test_the_mixed_synapse_is_a_fast_and_a_slow_current_of_peak_one():
     slow = np.exp(-t / 25) - np.exp(-t / 2)
     fine = np.arange(0, 30, 1e-3)
     slow = slow / (np.exp(-fine / 25) - np.exp(-fine / 2)).max()
+    if tau == 2.0:  # what it tends to
+        slow = t / 2 * np.exp(1 - t / 2)
     np.testing.assert_allclose(seen["out"].values[0, 0], np.exp(-t / 2) + slow, rtol=1e-6)
 
 

@@ -105,6 +105,7 @@ def simulate(
         "time_ms": config.time,
         "rates": result.rates,
         "cv": result.irregularity,
+        "correlation": result.correlation,
         "engine": result.engine,
         "build_seconds": result.build_seconds,
         "seconds": result.seconds,

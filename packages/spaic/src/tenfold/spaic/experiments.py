@@ -24,6 +24,7 @@ from tenfold.shared.runs import Measurement, Run
 from tenfold.spaic.data import Split, load
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
+from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.network.network import Network, NetworkModule
@@ -63,6 +64,8 @@ class SimulateConfig:
     """Seed of connections, starting values and noise."""
     processes: int = 1
     """Over how many processes the neurons are spread; under torchrun its processes are taken."""
+    drive: float | None = None
+    """What each channel of a file's sources that wait for data gets, as with every .nir file."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be simulated."""
@@ -72,10 +75,14 @@ class SimulateConfig:
             raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
         if self.file is not None and self.size is not None:
             raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size={self.size}; expected >= 1 neuron")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
         if self.seed < 0:
             raise InputError(f"seed={self.seed}; expected >= 0")
+        if self.drive is not None and not math.isfinite(self.drive):
+            raise InputError(f"drive={self.drive}; expected a finite number")
 
     @property
     def file(self) -> Path | None:
@@ -95,6 +102,7 @@ class Simulated:
         network: The network; its monitors hold the spikes.
         rates: Population → Hz; `all` for the whole circuit.
         irregularity: Mean CV of the intervals between a neuron's spikes.
+        correlation: Mean correlation of two neurons' spike counts in 5 ms.
         build_seconds: Processor time of building and compiling.
         seconds: Processor time of the simulation.
         real_time: Processor time over biological time.
@@ -105,6 +113,7 @@ class Simulated:
     network: Network
     rates: dict[str, float]
     irregularity: float
+    correlation: float
     build_seconds: float
     seconds: float
     real_time: float
@@ -138,11 +147,13 @@ def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
 def _simulated(config: SimulateConfig, traced: float) -> Simulated:
     begun = time.process_time()
     if config.file is not None:
-        net = _from_file(config.file)
+        net = _from_file(config.file, config.time, config.drive)
         net.set_random_seed(config.seed)
     else:
+        if config.drive is not None:
+            raise InputError(f"drive={config.drive}; {config.circuit} has sources of its own")
         circuit = CIRCUITS[config.circuit]
-        net = circuit.make(config.size or circuit.size, config.seed)
+        net = circuit.make(config.size if config.size is not None else circuit.size, config.seed)
     if config.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         net.set_backend(partition=True)
     monitors = _tracers(net) if traced else []
@@ -169,17 +180,22 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
         network=net,
         rates=rates(net),
         irregularity=irregularity(net),
+        correlation=correlation(net),
         build_seconds=built,
         seconds=seconds,
         real_time=1000 * seconds / config.time,
-        synapses=sum(
-            int(con.weight.numel()) for con in net.get_connections() if con.weight is not None
-        ),
+        synapses=sum(map(_synapses, net.get_connections())),
         engine=net.engine_note,
     )
 
 
-def _from_file(path: Path) -> Network:
+def _synapses(con: Connection) -> int:
+    if con.kind == "all_to_all":  # one weight stands for all
+        return con.pre.num * con.post.num
+    return int(con.weight.numel()) if con.weight is not None else 0
+
+
+def _from_file(path: Path, time: float, drive: float | None) -> Network:
     """Reads a network and watches the spikes of its groups."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a circuit or a network file")
@@ -192,12 +208,12 @@ def _from_file(path: Path) -> Network:
 
         net = network_load(path)
     waiting = [node for node in net.parts(Encoder) if node.source is None]
-    if waiting:
+    if waiting and drive is None:
         names = ", ".join(str(node.name) for node in waiting)
-        raise InputError(
-            f"{path}: {names} waits for data; simulate runs networks whose sources are generators "
-            "(train and evaluate run networks on data)"
-        )
+        raise InputError(f"{path}: {names} waits for data; give each of its channels --drive VALUE")
+    for node in waiting:
+        timed = [net.steps(time)] if node.coding_method == "null" else []  # data for each step
+        node(np.full((1, *timed, *node.shape), drive))
     groups = net.parts(NeuronGroup)
     if not groups:
         raise InputError(f"{path} holds no neurons")
@@ -238,6 +254,33 @@ def irregularity(net: Network) -> float:
     return fmean(found) if found else float("nan")
 
 
+def correlation(net: Network, bin_ms: float = 5.0, most: int = 300) -> float:
+    """Gives the mean correlation of the spike counts of two neurons (card section 18).
+
+    Args:
+        net: A network after a run.
+        bin_ms: The width of a bin.
+        most: Pairs are made of so many neurons that spiked, evenly chosen.
+
+    Returns:
+        From −1 to 1; not a number where fewer than two neurons spiked.
+    """
+    trains: list[np.ndarray] = []
+    for monitor in net.parts(SpikeMonitor):
+        index, times = monitor.spk_index[0], monitor.spk_times[0]  # sorted by neuron
+        trains += np.split(times, np.flatnonzero(np.diff(index)) + 1) if len(times) else []
+    edges = np.arange(0, net.time + bin_ms / 2, bin_ms)
+    if len(edges) < 3:
+        return float("nan")
+    chosen = trains[:: max(1, math.ceil(len(trains) / most))]
+    counts = [np.histogram(train, edges)[0] for train in chosen]
+    varied = [row for row in counts if row.std() > 0]
+    if len(varied) < 2:
+        return float("nan")
+    among = np.corrcoef(np.stack(varied))
+    return float((among.sum() - len(among)) / (len(among) * (len(among) - 1)))
+
+
 @dataclass(frozen=True)
 class ReproduceConfig:
     """Which known numbers are measured again."""
@@ -260,6 +303,10 @@ class ReproduceConfig:
         for name in self.circuits:
             if name not in CIRCUITS:
                 raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
+        if not 0 < self.time < math.inf:
+            raise InputError(f"time={self.time}; expected > 0 ms")
+        if not 0 <= self.warm_up < self.time:
+            raise InputError(f"warm_up={self.warm_up}; expected from 0 to time={self.time}")
         for name in ("seeds", "training_seeds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")

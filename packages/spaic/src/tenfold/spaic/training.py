@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tenfold.shared import compute
-from tenfold.shared.errors import InputError
+from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import progress
 from tenfold.shared.runs import Run
-from tenfold.spaic.data import Split, load
+from tenfold.spaic.data import SETS, Split, load
 from tenfold.spaic.library import classifiers as library
+from tenfold.spaic.model.neurons import model_names
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
@@ -79,8 +80,13 @@ class TrainConfig:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
         if self.seed < 0:
             raise InputError(f"seed={self.seed}; expected >= 0")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate={self.learning_rate}; expected > 0")
+        for name in ("learning_rate", "alpha"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}={value}; expected a finite number > 0")
+        for name, known in (("dataset", SETS), ("model", model_names())):
+            if getattr(self, name).lower() not in known:
+                raise InputError(did_you_mean(getattr(self, name), known, name))
         if any(size < 1 for size in self.hidden):
             raise InputError(f"hidden={self.hidden}; every layer needs >= 1 neurons")
 

@@ -128,6 +128,18 @@ def deliver_lagged(
 
 
 @njit(nogil=True)
+def add_same(given: float, into: Any) -> None:
+    """Adds one number to all targets.
+
+    Args:
+        given: The number.
+        into: [targets], what is added to.
+    """
+    for i in range(len(into)):
+        into[i] += given
+
+
+@njit(nogil=True)
 def collect(row: Any, offset: int, into: Any) -> None:
     """Moves the sums that are due in a step to their target.
 
@@ -158,6 +170,7 @@ def find_hits(row: Any, hits: Any) -> int:
 
 
 __all__ = [
+    "add_same",
     "collect",
     "deliver",
     "deliver_lagged",

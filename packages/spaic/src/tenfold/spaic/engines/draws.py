@@ -91,4 +91,23 @@ def draw_poisson(stream: Any, count: Any, mean: Any, none: Any) -> Any:
     return 0 if u < none else _inverted(u, mean, none)
 
 
-__all__ = ["draw_normal", "draw_poisson", "draw_stream", "draw_uniform"]
+@njit
+def fill_poisson(
+    into: Any, used: Any, stream: Any, rate: Any, dt: Any, none: Any, weight: Any
+) -> None:
+    """Draws a Poisson number for each used channel.
+
+    Args:
+        into: [n], what is written to.
+        used: int64, the channels.
+        stream: From `draw_stream`.
+        rate: [n], in events a ms.
+        dt: The step in ms.
+        none: [n], e^(−rate dt).
+        weight: What each event counts.
+    """
+    for i in used:
+        into[i] = weight * draw_poisson(stream, i, rate[i] * dt, none[i])
+
+
+__all__ = ["draw_normal", "draw_poisson", "draw_stream", "draw_uniform", "fill_poisson"]

@@ -289,6 +289,7 @@ class StepEngine:
         if "electrical" in con.syn_type:  # both sides, from the potentials before the step
             pre, post = state[id(con.pre), "V"].flatten(1), state[id(con.post), "V"].flatten(1)
             w: Tensor = con.weight  # type: ignore[assignment]
+            pre, post = pre.to(w.dtype), post.to(w.dtype)
             into = pre @ w.T - post * w.sum(1)
             back = post @ w - pre * w.sum(0)
             return [

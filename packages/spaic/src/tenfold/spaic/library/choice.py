@@ -1,7 +1,7 @@
 """Wang's decision network (2002): two pools of neurons compete for a slow, noisy choice.
 
-Card section 20. AMPA and GABA conductances jump at a spike; the NMDA gate of each excitatory
-neuron saturates, and its conductance is blocked by magnesium at rest.
+Card section 20. The neurons are `iaf_wang_2002`: AMPA and GABA conductances jump at a spike; the
+NMDA gate of each excitatory neuron saturates, and its conductance is blocked by magnesium at rest.
 """
 
 from dataclasses import dataclass
@@ -11,52 +11,11 @@ import torch
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.library.circuits import _watched
-from tenfold.spaic.model.neurons import NeuronModel
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.monitors import SpikeMonitor
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Generator
-
-DECIDING = NeuronModel(
-    name="wang2002",
-    states={"V": "EL", "g_ampa": 0.0, "g_gaba": 0.0, "x": 0.0, "s": 0.0},
-    parameters={
-        "C": 500.0,
-        "gL": 25.0,
-        "EL": -70.0,
-        "Ee": 0.0,
-        "Ei": -70.0,
-        "v_th": -50.0,
-        "v_reset": -55.0,
-        "tau_ampa": 2.0,
-        "tau_gaba": 5.0,
-        "tau_rise": 2.0,
-        "tau_nmda": 100.0,
-        "alpha": 0.5,
-        "g_nmda": 0.165,
-    },
-    inputs=("nmda",),
-    ode="""
-    open = 1 / (1 + exp(-0.062 * V) / 3.57)
-    excited = (g_ampa + g_nmda * nmda * open) * (Ee - V)
-    dV/dt = (gL * (EL - V) + excited + g_gaba * (Ei - V)) / C
-    dg_ampa/dt = -g_ampa / tau_ampa
-    dg_gaba/dt = -g_gaba / tau_gaba
-    dx/dt = -x / tau_rise
-    ds/dt = alpha * x * (1 - s) - s / tau_nmda
-    """,
-    threshold="V > v_th",
-    reset="V = v_reset",
-    method="rk2",
-)
-"""A neuron of the network. `x` and `s` are the NMDA gate of its own synapses, in ms units of the
-card: a spike adds 1 to x; `nmda` is the weighted sum of the gates that it receives."""
-
-GATHERED = NeuronModel(
-    name="gathered", states={"total": 0.0}, step="total = Isyn\nO = where(total < 0, 1.0, 0.0)"
-)
-"""The sum of a pool's gates: of thousands of synapses of equal weight one number is left."""
 
 POOLS = ("A", "B", "others")
 STRONGER = 1.7
@@ -88,11 +47,9 @@ def decision(size: int = 2000, seed: int = 0, dtype: torch.dtype = torch.float64
     net = Network("decision", dtype=dtype)
     net.set_random_seed(seed)
     for name, n in sizes.items():
-        group = NeuronGroup(n, model=DECIDING, refractory=2.0, g_nmda=0.165 * scale)
-        net.add_assembly(name, group)
-        net.add_assembly(f"gates_{name}", NeuronGroup(1, model=GATHERED))
+        net.add_assembly(name, NeuronGroup(n, model="iaf_wang_2002", refractory=2.0))
     net.inhibitory = NeuronGroup(
-        size - n_e, model=DECIDING, C=200.0, gL=20.0, refractory=1.0, g_nmda=0.13 * scale
+        size - n_e, model="iaf_wang_2002", C=200.0, gL=20.0, refractory=1.0
     )
     targets = [getattr(net, name) for name in (*POOLS, "inhibitory")]
     for target in targets:
@@ -104,51 +61,44 @@ def decision(size: int = 2000, seed: int = 0, dtype: torch.dtype = torch.float64
             target,
             link_type="one_to_one_sparse",
             weight=1.62 if inhibitory else 2.1,
-            post_var_name="g_ampa",
+            post_var_name="ge",
         )
         net.add_connection(f"drive_{target.name}", drive)
-        gaba = Connection(
-            net.inhibitory,
-            target,
-            weight=scale * (1.0 if inhibitory else 1.3),
-            delay=0.5,
-            post_var_name="g_gaba",
-        )
+        gaba = _spread(net.inhibitory, target, "gi", scale * (1.0 if inhibitory else 1.3))
         net.add_connection(f"gaba_{target.name}", gaba)
         for name in POOLS:
             source = getattr(net, name)
-            w = 1.0
+            w = scale
             if target.name in ("A", "B"):
-                w = STRONGER if target is source else weaker
-            ampa = Connection(
-                source,
-                target,
-                weight=scale * w * (0.04 if inhibitory else 0.05),
-                delay=0.5,
-                post_var_name="g_ampa",
-            )
+                w *= STRONGER if target is source else weaker
+            ampa = _spread(source, target, "ge", w * (0.04 if inhibitory else 0.05))
             net.add_connection(f"ampa_{name}_{target.name}", ampa)
-            gates = getattr(net, f"gates_{name}")
-            spread = Connection(gates, target, weight=w, pre_var_name="total", post_var_name="nmda")
-            net.add_connection(f"nmda_{name}_{target.name}", spread)
-    for name in POOLS:
-        pool = getattr(net, name)
-        # Gathering and spreading take a step each; with this delay 0.5 ms in all, for dt = 0.1.
-        rise = Connection(
-            pool, pool, link_type="one_to_one_sparse", weight=1.0, delay=0.3, post_var_name="x"
-        )
-        net.add_connection(f"rise_{name}", rise)
-        gather = Connection(pool, getattr(net, f"gates_{name}"), weight=1.0, pre_var_name="s")
-        net.add_connection(f"gather_{name}", gather)
+            nmda = _spread(source, target, "nmda", w * (0.13 if inhibitory else 0.165), "s")
+            net.add_connection(f"nmda_{name}_{target.name}", nmda)
     for name in ("A", "B"):
         pool = getattr(net, name)
         stimulus = Generator(num=pool.num, coding_method="poisson", rate=0.0)
         net.add(f"stimulus_{name}", stimulus)
         link = Connection(
-            stimulus, pool, link_type="one_to_one_sparse", weight=2.1, post_var_name="g_ampa"
+            stimulus, pool, link_type="one_to_one_sparse", weight=2.1, post_var_name="ge"
         )
         net.add_connection(f"stimulated_{name}", link)
     return _watched(net, *targets)
+
+
+def _spread(
+    source: NeuronGroup, target: NeuronGroup, into: str, weight: float, read: str = "O"
+) -> Connection:
+    """From all to all, half a millisecond later."""
+    return Connection(
+        source,
+        target,
+        link_type="all_to_all",
+        pre_var_name=read,
+        post_var_name=into,
+        weight=weight,
+        delay=0.5,
+    )
 
 
 @dataclass

@@ -110,7 +110,8 @@ def brunel(
 
     (3, 2) synchronous regular, (6, 4) fast synchronous irregular, (5, 2) asynchronous irregular,
     (4.5, 0.9) slow synchronous irregular. Weights are scaled up where `size` is smaller than
-    12,500, so that the mean drive stays.
+    12,500, so that the mean drive stays; its fluctuations grow, so that small networks fire
+    faster and in bursts. With (5, 2) and 12,500 neurons the mean-field theory has 37.9 Hz.
 
     Args:
         size: The number of neurons; 80 % excite.

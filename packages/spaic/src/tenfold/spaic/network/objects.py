@@ -91,7 +91,16 @@ class Assembly(BaseModule):
         Args:
             name: The name.
             part: The part.
+
+        Raises:
+            InputError: If the name is that of an attribute or method, which would hide the part.
         """
+        if name in self.__dict__ or hasattr(type(self), name):
+            kind = type(self).__name__
+            raise InputError(
+                f"{self}: {part!r} cannot be called {name!r}, an attribute of each {kind}; "
+                "give it another name"
+            )
         self.members[name] = part
         if isinstance(part, Assembly) and self not in part._supers:
             part._supers.append(self)

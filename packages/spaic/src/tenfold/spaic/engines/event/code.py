@@ -78,7 +78,6 @@ def write_advance(code: Code, number: int, entry: GroupPlan, watched: bool) -> N
         watched: Whether its spikes are recorded in the loop.
     """
     model = entry.model
-    first, last = code.own[id(entry.group)]
     program = _drawing(eq.scalar_lines(model.update, code.literal))
     read = eq.names(line.value for line in model.update)
     changed = {line.name for line in model.update}
@@ -103,7 +102,7 @@ def write_advance(code: Code, number: int, entry: GroupPlan, watched: bool) -> N
     name = code.function("advance", arguments, body)
     given = f"states_{number}, inputs_{number}, values_{number}, own_{number}[now]"
     stream = f"draw_stream(keys[{number}], t)"
-    code.add(3, f"found = {name}({last - first}, {given}, {stream}, {first})")
+    code.add(3, f"found = {name}(size_{number}, {given}, {stream}, first_{number})")
     code.add(3, f"owned_{number}[now] = found")
     for k in range(len(model.inputs)):
         code.add(3, f"inputs_{number}[{k}][:] = 0")
@@ -157,10 +156,9 @@ def write_reset(code: Code, number: int, entry: GroupPlan) -> None:
     arguments = "z_count, z_spikes, z_states, z_values, z_stream, z_first"
     name = code.function("reset", arguments, body)
     given = f"owned_{number}[now], own_{number}[now], states_{number}, values_{number}"
-    first = code.own[id(entry.group)][0]
     # The groups' keys come twice: for their equations and for their resets.
     stream = f"draw_stream(keys[{number + len(code.plan.groups)}], t)"
-    code.add(3, f"{name}({given}, {stream}, {first})")
+    code.add(3, f"{name}({given}, {stream}, first_{number})")
 
 
 def _many(value: Any) -> bool:

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
 from tenfold.spaic.engines.compiled import compiled
 from tenfold.spaic.engines.event.code import Code, write_advance, write_reset
@@ -56,10 +55,8 @@ class EventEngine:
     def _prepare(self, state: dict[Key, Tensor]) -> None:
         """Writes the loop; it is compiled only if its text is new."""
         plan = self.plan
-        precisions = {entry.model.dtype for entry in plan.groups.values()}
-        if len(precisions) > 1:
-            raise InputError("engine 'event' needs groups of one precision; take 'step'")
-        dtype = torch.empty((), dtype=precisions.pop()).numpy().dtype.type
+        (precision,) = {entry.model.dtype for entry in plan.groups.values()}
+        dtype = torch.empty((), dtype=precision).numpy().dtype.type
         # An early link sees the spikes of the step before: one slot more than the longest delay.
         longest = {id(con): int(delay_steps(plan, con).max(initial=0)) for con in plan.links}
         slots = max(longest.values(), default=0) + 2
@@ -91,9 +88,7 @@ class EventEngine:
         for number, entry in enumerate(groups):
             if self.exchange is None and self._watches(entry):
                 # Stop early when a record is nearly full.
-                second += [
-                    f"            if seen_{number}[0] + {entry.group.num} > len(who_{number}):"
-                ]
+                second += [f"            if seen_{number}[0] + size_{number} > len(who_{number}):"]
                 second += ["                return t + 1"]
         self._compile(code.lines[:middle], second)
         self._ready = True
@@ -123,6 +118,9 @@ class EventEngine:
             values = []
             for value in map(code.value, model.values.values()):
                 values.append(value[first:last].copy() if np.ndim(value) else value)
+            # Sizes are arguments: written out, each would be compiled for itself.
+            code.argument(f"size_{number}", last - first)
+            code.argument(f"first_{number}", first)
             code.argument(f"states_{number}", self.states[key])
             code.argument(f"inputs_{number}", inputs or (np.zeros(0, dtype=code.dtype),))
             code.argument(f"values_{number}", tuple(values) or (0.0,))

@@ -1,6 +1,7 @@
 """Links in the event engine's loop: who reads whose spikes of which step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +96,10 @@ def synapses_of(code: Code, con: Connection, rule: PairSTDP | None) -> Synapses:
     shortest, mixed = (int(steps.min()), int(np.ptp(steps)) > 0) if steps.size else (0, False)
     weight = con.weight.detach().numpy()  # type: ignore[union-attr]
     first, last = code.own[id(con.post)]
+    age = 0 if is_late(code.plan, con) else 1
+    if con.kind == "all_to_all":  # one weight stands for all its synapses
+        none, held = np.zeros(0, dtype=np.int64), weight.reshape(-1).astype(code.dtype)
+        return Synapses(con, none, none, held, steps, age, shortest, mixed, rule, none)
     if con.stored_sparse:
         pre, post = con.pre_index.numpy(), con.post_index.numpy()  # type: ignore[union-attr]
         _within(con, "pre_index", pre, weight)
@@ -113,7 +118,6 @@ def synapses_of(code: Code, con: Connection, rule: PairSTDP | None) -> Synapses:
     if rule is not None and mixed:
         order = np.lexsort((post, steps, pre))
         pre, post, place, steps = pre[order], post[order], place[order], steps[order]
-    age = 0 if is_late(code.plan, con) else 1
     found = weight.reshape(-1)[place].astype(code.dtype)
     return Synapses(con, pre, post - first, found, steps, age, shortest, mixed, rule, place)
 
@@ -175,6 +179,7 @@ class LinkWriter:
         """
         many = sum(self._source(item.con) is None for item in links) > FEW_LINKS
         later: list[Synapses] = []
+        self._write_totals([item for item in links if item.con.kind == "all_to_all"])
         for item in links:
             if not len(item.pre):
                 continue
@@ -223,9 +228,42 @@ class LinkWriter:
             code.argument(f"{name}_{number}", held.astype(np.int32))
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
         state, into = code.into(con.pre, con.pre_var_name), code.into(con.post, con.post_var_name)
-        code.add(3, f"for j in range({len(item.pre)}):")
+        code.add(3, f"for j in range(len(pre_{number})):")
         given = f"weight_{number}[j] * {state}[pre_{number}[j]]"
         code.add(4, f"{into}[post_{number}[j]] += {given}")
+
+    def _write_totals(self, links: list[Synapses]) -> None:
+        """Links of one weight for all pairs: a sum over the source, then one number for all.
+
+        The sums of a state are kept for as many steps as the longest delay; spikes are counted
+        already.
+        """
+        code = self.code
+        depths: dict[tuple[Any, str], int] = {}
+        for item in links:
+            key = item.con.pre, item.con.pre_var_name
+            depths[key] = max(depths.get(key, 0), item.shortest + 1)
+        for (pre, name), depth in depths.items():
+            if name != "O":
+                ring = self._total(pre, name, links[0].age)
+                code.argument(ring, np.zeros(depth, code.dtype))
+                code.add(3, f"{ring}[t % {depth}] = {code.into(pre, name)}.sum()")
+        for item in links:
+            con, number = item.con, code.plan.links.index(item.con)
+            if con.pre_var_name == "O":
+                age = item.shortest + item.age
+                total = self._seen(con, age)[1]
+            else:
+                depth, age = depths[con.pre, con.pre_var_name], item.shortest
+                ring = self._total(con.pre, con.pre_var_name, item.age)
+                total = f"{ring}[(t - {age}) % {depth}]"
+            code.argument(f"weight_{number}", item.weight)
+            code.add(3, f"if t >= {age} and {total} != 0:")
+            into = code.into(con.post, con.post_var_name)
+            code.add(4, f"add_same({total} * weight_{number}[0], {into})")
+
+    def _total(self, pre: Any, name: str, age: int) -> str:
+        return f"total_{self.code.number(pre)}_{name}_{age}"
 
     def is_identity(self, item: Synapses) -> bool:
         """One synapse from each channel of a source to the neuron of the same number.
@@ -245,14 +283,14 @@ class LinkWriter:
 
     def _write_identity(self, item: Synapses) -> None:
         code, number = self.code, self.code.plan.links.index(item.con)
-        first, last = code.own[id(item.con.post)]
+        group = code.number(item.con.post)
         age = item.shortest + item.age
         value = self._seen(item.con, age)[2]
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
         into = code.into(item.con.post, item.con.post_var_name)
         code.add(3, f"if t >= {age}:", f"    given = {value}")
-        code.add(4, f"for i in range({last - first}):")
-        code.add(5, f"{into}[i] += weight_{number}[i] * given[i + {first}]")
+        code.add(4, f"for i in range(size_{group}):")
+        code.add(5, f"{into}[i] += weight_{number}[i] * given[i + first_{group}]")
 
     def _write_ring(self, rows: list[Synapses], ring: str) -> None:
         """One out-adjacency for links with mixed delays, into one ring of future sums."""

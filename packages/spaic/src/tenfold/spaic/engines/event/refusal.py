@@ -31,7 +31,14 @@ def refusal(plan: Plan) -> str | None:
     for con in plan.links:
         if not con.deliverable or con.bias is not None:
             return f"{con!r} is not a plain weighted link"
-        if con.pre_var_name != "O":
+        if con.train_delay:
+            return f"{con!r} has delays that lie between steps"
+        if con.kind == "all_to_all":
+            if id(con.pre) not in plan.groups or plan.ranks > 1:
+                return f"{con!r} adds up more than the neurons of this process"
+            if con.options.get("no_self", False):
+                return f"{con!r} gives each target a sum of its own"
+        elif con.pre_var_name != "O":
             if any(con is item for item in plan.late) or con.delay is not None:
                 return f"{con!r} reads {con.pre_var_name} with a delay or adds it to a state"
             if id(con.pre) not in plan.groups or plan.ranks > 1:
@@ -52,8 +59,8 @@ def _learning(plan: Plan) -> str | None:
             if isinstance(part, Connection):
                 if part.pre_var_name != "O":
                     return f"{part!r} is plastic and reads no spikes"
-                if part.mask is not None:
-                    return f"{part!r} is plastic and has a mask"
+                if part.mask is not None or part.kind == "all_to_all":
+                    return f"{part!r} is plastic and has a mask or one weight for all"
                 if id(part) in seen:
                     return f"{part!r} has two learning rules"
                 seen.add(id(part))
@@ -78,6 +85,8 @@ def _watching(plan: Plan) -> str | None:
 
 
 def _groups(plan: Plan) -> str | None:
+    if len({entry.model.dtype for entry in plan.groups.values()}) != 1:
+        return "its groups are not of one precision"
     for entry in plan.groups.values():
         program = (*entry.model.update, *entry.model.reset)
         if eq.calls(program) & eq.ACROSS:

@@ -63,10 +63,10 @@ def write_source(
     target = source.dec_target
     if target is not None and id(target) in code.plan.groups:
         name = "Isyn" if source.coding_var_name == "O" else source.coding_var_name
-        first, last = code.own[id(target)]
+        group = code.number(target)
         sums = name in code.plan.groups[id(target)].model.inputs
         into = f"{code.into(target, name)}[i] {'+=' if sums else '='} "
-        code.add(3, f"for i in range({last - first}):", f"    {into}{out}[here, i + {first}]")
+        code.add(3, f"for i in range(size_{group}):", f"    {into}{out}[here, i + first_{group}]")
 
 
 def _write_generator(code: Code, number: int, source: Generator, used: Any) -> None:
@@ -77,17 +77,17 @@ def _write_generator(code: Code, number: int, source: Generator, used: Any) -> N
     code.add(3, f"if {start - 1e-9!r} <= t * {dt!r} < {min(end, 1e300) - 1e-9!r}:")
     key = 2 * len(code.plan.groups) + number
     code.add(4, f"stream = draw_stream(keys[{key}], t)")
+    every = np.arange(source.num) if used is None else used
+    used = code.argument(f"used_{number}", every)
     if source.coding_method == "poisson":
         none = code.argument(f"none_{number}", np.exp(-value * dt))
         weight = float(source.option("weight"))
-        draw = f"{weight!r} * draw_poisson(stream, i, {rate}[i] * {dt!r}, {none}[i])"
-    elif source.coding_method == "poisson_generator":
+        given = f"{used}, stream, {rate}, {dt!r}, {none}, {weight!r}"
+        code.add(4, f"fill_poisson(out_{number}[here], {given})")
+        return
+    if source.coding_method == "poisson_generator":
         weight, unit = (float(source.option(k)) for k in ("weight", "unit_conversion"))
         draw = f"({weight!r} if draw_uniform(stream, i) < {rate}[i] * {unit!r} else 0.0)"
     else:
         draw = f"{rate}[i]"
-    if used is None:
-        code.add(4, f"for i in range({source.num}):")
-    else:
-        code.add(4, f"for i in {code.argument(f'used_{number}', used)}:")
-    code.add(5, f"out_{number}[here, i] = {draw}")
+    code.add(4, f"for i in {used}:", f"    out_{number}[here, i] = {draw}")

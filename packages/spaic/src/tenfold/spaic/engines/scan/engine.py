@@ -27,6 +27,7 @@ _STATELESS = {
     "avgpool",
     "flatten",
     "directpass",
+    "local",
     "upsample",
 }
 

@@ -129,8 +129,7 @@ def resolve(model: NeuronModel, given: Mapping[str, Any], where: str) -> dict[st
             value = float(value) if value.ndim == 0 else value
         numbers = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
         if not np.all(np.isfinite(numbers)):
-            hint = "; two time constants of a kernel must differ" if name == "V0" else ""
-            raise InputError(f"{where}: {name}={value} is not finite{hint}")
+            raise InputError(f"{where}: {name}={value} is not finite")
         if name.startswith("tau") and np.any(np.asarray(numbers) <= 0):
             raise InputError(f"{where}: {name}={value}; a time constant must be > 0 ms")
         made[name] = value

@@ -182,7 +182,8 @@ class Connection(BaseModule):
     @property
     def deliverable(self) -> bool:
         """Whether it is a plain weighted link, without a synapse model of its own."""
-        return self.syn_type == ["basic"] and (self.stored_sparse or self.kind in DENSE.values())
+        plain = self.stored_sparse or self.kind in DENSE.values() or self.kind == "all_to_all"
+        return self.syn_type == ["basic"] and plain
 
     def prepare(
         self, generator: torch.Generator, dt: float, dtype: torch.dtype, device: torch.device
@@ -281,6 +282,8 @@ class Connection(BaseModule):
         Returns:
             [batch, *target shape] (or [batch, target size]).
         """
+        if self.weight is not None and x.dtype != self.weight.dtype:
+            x = x.to(self.weight.dtype)  # models may have a precision of their own
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
         return x.reshape(len(x), *self.post.size) if self.post.shape else x

@@ -202,9 +202,10 @@ def _mix_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     The card gives the name and the two times only; this sum is a reconstruction.
     """
     fast, slow = (float(option(con, "mix_order_synapse", key)) for key in ("tau_r", "tau_s"))
-    if fast == slow:
-        raise InputError(f"{con!r}: tau_r and tau_s are both {fast}; expected two different times")
     drive = _weighted_once(con, x, random)
+    if fast == slow:  # the limit of the second order is the alpha function
+        second = _rising(con, drive, fast)
+        return con._state["a"] + second
     r, s = _decaying(con, "R", drive, fast), _decaying(con, "S", drive, slow)
     peak = fast * slow / (slow - fast) * math.log(slow / fast)
     return r + (s - r) / (math.exp(-peak / slow) - math.exp(-peak / fast))
@@ -212,7 +213,12 @@ def _mix_order(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
 
 def _alpha(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     """(t/τ) e^{1 − t/τ}: peak 1 at τ after the spike."""
-    drive, tau = _weighted_once(con, x, random), float(option(con, "alpha_synapse", "tau"))
+    drive = _weighted_once(con, x, random)
+    return _rising(con, drive, float(option(con, "alpha_synapse", "tau")))
+
+
+def _rising(con: "Connection", drive: Tensor, tau: float) -> Tensor:
+    """One step of the alpha function; the state `a` decays exponentially from each drive."""
     beta = math.exp(-con._dt / tau)
     none = torch.zeros_like(drive)
     first, second = con._state.get("a", none), con._state.get("b", none)

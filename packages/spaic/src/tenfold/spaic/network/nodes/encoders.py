@@ -46,7 +46,8 @@ def _poisson(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable[[int
     if bool((x < 0).any()):
         raise InputError(f"{node!r}: a Poisson rate is {float(x.min()):g}; expected >= 0")
     p = x * float(node.option("unit_conversion")) * dt
-    if float(p.max()) > 1:
+    if float(p.max()) > 1 and not node.told_saturation:  # once, not for each batch
+        node.told_saturation = True
         message(f"{node!r}: rates up to {float(p.max()):g} a step saturate at one spike a step")
     start, end = float(node.option("start_time")), float(node.option("end_time"))
 
@@ -187,6 +188,7 @@ class Encoder(Node):
         self.source, self.batch = made, len(made)
 
     batch = 1
+    told_saturation = False
 
     def start(self, count: int, dt: float, done: int = 0) -> None:
         """Gets ready to emit the steps 0 .. count − 1.
