@@ -261,7 +261,8 @@ def test_arrays_of_objects_are_refused_and_their_code_does_not_run(tmp_path):
     folder.mkdir()
     proof = tmp_path / "executed"
     evil = np.array([Evil(os.mkdir, str(proof))], dtype=object)
-    np.save(folder / "toy_adj.npy", evil, allow_pickle=True)
+    for part in ("adj", "feat", "label"):
+        np.save(folder / f"toy_{part}.npy", evil, allow_pickle=True)
     with pytest.raises(InputError, match=r"toy_adj\.npy: not a plain numpy file"):
         read_npy_folder(folder)
     np.savez(tmp_path / "toy.npz", labels=evil, adj_data=evil, allow_pickle=True)

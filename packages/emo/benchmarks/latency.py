@@ -167,12 +167,14 @@ def plot(rows: list[dict], path: Path, mix: bool = False) -> None:
             colour = "C0" if row["model"].startswith("emo") else "C7"
             at = (best, row["published_top1"])
             axis.plot(*at, "o" if colour == "C0" else "s", color=colour)
-            axis.annotate(label(row, mix), at, xytext=(4, 4), textcoords="offset points")
+            aside = (6, 4) if colour == "C0" else (6, -10)  # ours above, peers below
+            text = label(row, mix)
+            axis.annotate(text, at, xytext=aside, textcoords="offset points", fontsize=8)
         axis.set(
             xlabel=f"latency of the fastest form, ms (batch {batch}, {first} thread)",
             ylabel="ImageNet top-1 as published, %, at the side in brackets",
         )
-        axis.margins(x=0.25, y=0.1)
+        axis.margins(x=0.5, y=0.15)
     figure.savefig(path, dpi=120)
 
 

@@ -255,7 +255,8 @@ if training.fabric.global_rank == 0:
     gaps = [(two[k] - v).abs().flatten() for k, v in one.network.state_dict().items()]
     gap = torch.cat(gaps)
     # Adam blows up the rounding of gradients that are zero, such as those of the keys' biases.
-    assert gap.median() < 1e-6
+    # How much depends on the processor: medians of 1e-7 to 6e-6 were seen; a step is 1e-3.
+    assert gap.median() < 2e-5
     assert (gap > 1e-4).float().mean() < 0.01
     assert (one.network.score[0].weight - before).abs().mean() > 1e-3
 
