@@ -12,6 +12,7 @@ from tenfold.spaic.data import digits
 from tenfold.spaic.experiments import correlation
 from tenfold.spaic.library import (
     CIRCUITS,
+    POPULATIONS,
     all_activity,
     assign_labels,
     bump_height,
@@ -21,6 +22,8 @@ from tenfold.spaic.library import (
     decision,
     diehl_cook,
     diehl_cook_integer,
+    mean_field_rates,
+    microcircuit,
     proportion_weighting,
     rates,
     recall,
@@ -251,3 +254,16 @@ def test_the_correlation_of_pairs_is_one_for_equal_and_zero_for_independent_trai
     empty.spikes = SpikeMonitor(empty.cells)
     empty.run(1.0)
     assert math.isnan(correlation(empty))
+
+
+def test_the_mean_field_of_the_microcircuit_settles_at_its_closed_form():
+    net = microcircuit(0.005, model="meanfield")
+    net.run(100.0)
+    expected = mean_field_rates()
+    assert list(expected) == list(POPULATIONS)
+    for name, rate in expected.items():
+        found = getattr(net, f"rate_{name}").values[0].mean(0)
+        assert found[-1] == pytest.approx(rate, rel=0.01)  # the weights are drawn
+        assert found[499] == pytest.approx(rate, rel=0.02)  # settled within 50 ms
+    with pytest.raises(InputError, match="meanfield"):
+        microcircuit(0.005, model="mean_field")

@@ -16,6 +16,7 @@ _HOMES = {
     "brunel": "circuits",
     "POPULATIONS": "cortex",
     "REFERENCE_RATES": "cortex",
+    "mean_field_rates": "cortex",
     "microcircuit": "cortex",
     "psc_of_psp": "cortex",
     "decision": "choice",
