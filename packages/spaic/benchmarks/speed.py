@@ -43,10 +43,11 @@ def layer_here(n):
     return layer_seconds(n, STEPS, BATCH, "scan", repeats=4)["total"]
 
 
-def layer_loop(n):
+def layer_loop(n, recurrent=False):
     import torch
 
     linear, x = torch.nn.Linear(n, n, bias=False), torch.rand(STEPS, BATCH, n)
+    back = torch.nn.Linear(n, n, bias=False) if recurrent else None
 
     class Spike(torch.autograd.Function):
         @staticmethod
@@ -60,9 +61,10 @@ def layer_loop(n):
             return g / (1 + (torch.pi * u) ** 2)
 
     def run():
-        v, total = torch.zeros(BATCH, n), 0
+        v = s = torch.zeros(BATCH, n)
+        total = 0
         for part in linear(x).unbind(0):
-            u = 0.95 * v + part
+            u = 0.95 * v + part + (back(s) if recurrent else 0)
             s = Spike.apply(u - 1)
             v = u * (s == 0)
             total = total + s
@@ -136,6 +138,46 @@ def layer_official(n):
         net.output.predict.sum().backward()
 
     return best(run, 2)
+
+
+# --------------------------------- Linear(n) + LIF that is linked to itself, forward and backward
+
+
+def recurrent_here(n):
+    from tenfold.spaic.experiments import layer_seconds
+
+    return layer_seconds(n, STEPS, BATCH, "scan", repeats=4, recurrent=True)["total"]
+
+
+def recurrent_step(n):
+    from tenfold.spaic.experiments import layer_seconds
+
+    return layer_seconds(n, STEPS, BATCH, "step", repeats=2, recurrent=True)["total"]
+
+
+def recurrent_loop(n):
+    return layer_loop(n, recurrent=True)
+
+
+def recurrent_snntorch(n):
+    import snntorch
+    import torch
+    from snntorch import surrogate
+
+    linear = torch.nn.Linear(n, n, bias=False)
+    lif = snntorch.RLeaky(
+        beta=0.95, linear_features=n, spike_grad=surrogate.atan(), reset_mechanism="zero"
+    )
+    x = torch.rand(STEPS, BATCH, n)
+
+    def run():
+        (spikes, mem), total = lif.init_rleaky(), 0
+        for part in linear(x).unbind(0):
+            spikes, mem = lif(part, spikes, mem)
+            total = total + spikes
+        total.sum().backward()
+
+    return best(run)
 
 
 # --------------------------------------------------------------------------------------- circuits
@@ -285,11 +327,14 @@ def circuit_nest(name):
 TASKS = {
     "Linear(512) + LIF, 500 steps, batch 16": ("layer", 512),
     "Linear(32) + LIF, 500 steps, batch 16": ("layer", 32),
+    "recurrent LIF(256), 500 steps, batch 16": ("recurrent", 256),
+    "recurrent LIF(32), 500 steps, batch 16": ("recurrent", 32),
     "CUBA, 4,000 neurons, 1 s": ("circuit", "cuba"),
     "COBAHH, 4,000 neurons, 1 s": ("circuit", "cobahh"),
 }
 PEERS = {
     "layer": ("here", "spikingjelly", "snntorch", "loop", "official"),
+    "recurrent": ("here", "step", "snntorch", "loop"),
     "circuit": ("here", "brian", "nest"),
 }
 
@@ -311,6 +356,7 @@ def main():
     pythons = {
         "here": sys.executable,
         "loop": sys.executable,
+        "step": sys.executable,
         "spikingjelly": arguments.torch_peers,
         "snntorch": arguments.torch_peers,
         "brian": arguments.circuit_peers,

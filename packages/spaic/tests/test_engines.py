@@ -36,7 +36,7 @@ HOMEMADE = NeuronModel(
 )
 
 
-def two_layers(model, engine, strategy, **options):
+def two_layers(model, engine, strategy, recurrent=(), **options):
     random = np.random.default_rng(0)
     with Network(dtype=torch.float64) as net:
         source = Encoder(num=5, coding_method="null")
@@ -46,12 +46,16 @@ def two_layers(model, engine, strategy, **options):
         Connection(
             hidden, output, weight=random.normal(0.4, 0.5, (4, 6)), bias=random.normal(size=4) * 0.1
         )
+        for number, name in enumerate(recurrent):
+            bias = random.normal(size=6) * 0.1 if number else None
+            weight = random.normal(0.0, 0.3, (6, 6))
+            Connection(hidden, hidden, weight=weight, bias=bias, pre_var_name=name)
         record = Decoder(dec_target=output, num=4, coding_method="null")
         learner = Learner(algorithm="sbp")
         watch = StateMonitor(hidden, "O", dt=2.0)
     learner.trainable = [net]
     net.set_backend_dt(1.0)
-    net.build(strategy=strategy, engine=engine)
+    net.build(strategy=strategy, engine=engine, break_loops=bool(recurrent and strategy))
     data = (random.random((3, 12, 5)) < 0.5).astype(float)
     net.source(data)
     net.run(6.0)
@@ -71,22 +75,44 @@ def test_the_scan_engine_equals_the_step_engine(model, strategy):
     expected, grads, seen, _ = two_layers(model, "step", strategy)
     found, other, shown, note = two_layers(model, "scan", strategy)
     assert note.startswith("scan")
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    same((found, other, shown), (expected, grads, seen), 2)
+
+
+def same(made, expected, arriving):
+    (found, other, shown), (wanted, grads, seen) = made, expected
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(shown, seen, rtol=1e-9)
     assert grads.keys() == other.keys()
     arrived = [name for name, g in grads.items() if g is not None and g.abs().max() > 0]
-    assert len(arrived) >= 2
+    assert len(arrived) >= arriving
     for name in arrived:
         scale = grads[name].abs().max()
         assert (other[name] - grads[name]).abs().max() / scale < 1e-8, name
 
 
+@pytest.mark.parametrize("strategy", [0, 1])
+@pytest.mark.parametrize("model", ["lif", "clif", HOMEMADE])
+def test_the_scan_engine_takes_layers_that_are_linked_to_themselves(model, strategy):
+    states = ("O", "V", "O")
+    *expected, _ = two_layers(model, "step", strategy, states)
+    *found, note = two_layers(model, "scan", strategy, states)
+    assert note.startswith("scan")
+    same(found, expected, 6)  # two links, two biases, three links back
+
+
 def test_the_scan_engine_says_why_it_cannot():
     with Network() as net:
-        cell = NeuronGroup(3)
-        Connection(cell, cell)
+        a, b = NeuronGroup(3), NeuronGroup(3)
+        Connection(a, b)
+        Connection(b, a)
     net.build(engine="scan")
-    with pytest.raises(InputError, match="'scan' cannot run this network: it has a loop"):
+    with pytest.raises(InputError, match="it has a loop through several groups"):
+        net.run(1.0)
+    with Network() as net:
+        cell = NeuronGroup(3)
+        Connection(cell, cell, link_type="one_to_one_sparse")
+    net.build(engine="scan")
+    with pytest.raises(InputError, match="is not a dense link"):
         net.run(1.0)
 
 

@@ -24,7 +24,7 @@ HOMEMADE = NeuronModel(
 MODELS = ("lif", "clif", "plif", "glif", "aclif", "lifm", "izh", "ifsubtract", HOMEMADE)
 
 
-def layers(model, surrogate="AtanGrad"):
+def layers(model, surrogate="AtanGrad", recurrent=False):
     random = np.random.default_rng(0)
     with Network() as net:
         source = Encoder(num=5, coding_method="null")
@@ -34,11 +34,13 @@ def layers(model, surrogate="AtanGrad"):
         scale = {"glif": 100.0, "izh": 40.0}.get(model, 1.0) if isinstance(model, str) else 1.0
         Connection(source, hidden, weight=scale * random.normal(0.4, 0.5, (6, 5)))
         Connection(hidden, output, weight=scale * random.normal(0.4, 0.5, (4, 6)), bias=0.05)
+        if recurrent:
+            Connection(hidden, hidden, weight=random.normal(0.0, 0.3, (6, 6)), bias=0.02)
         record = Decoder(dec_target=output, num=4, coding_method="null")
         learner = Learner(algorithm="sbp", surrogate_func=surrogate)
     learner.trainable = [net]
     net.set_backend_dt(1.0)
-    net.build(strategy=1, engine="scan")
+    net.build(strategy=1, engine="scan", break_loops=recurrent)
     net.source((random.random((3, 12, 5)) < 0.5).astype(np.float32))
     net.run(12.0)
     made = record.predict
@@ -50,7 +52,8 @@ def layers(model, surrogate="AtanGrad"):
 
 def everything():
     made = {str(getattr(model, "name", model)): layers(model) for model in MODELS}
-    return made | {name: layers("lif", name) for name in ("GateGrad", "SigmoidGrad")}
+    made |= {name: layers("lif", name) for name in ("GateGrad", "SigmoidGrad")}
+    return made | {"recurrent": layers("clif", recurrent=True)}
 
 
 if __name__ == "__main__":

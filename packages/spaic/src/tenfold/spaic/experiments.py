@@ -448,7 +448,12 @@ def evaluate_run(run: Run) -> tuple[TrainConfig, float, torch.Tensor]:
 
 
 def layer_seconds(
-    n: int, steps: int = 500, batch: int = 16, engine: str = "scan", repeats: int = 5
+    n: int,
+    steps: int = 500,
+    batch: int = 16,
+    engine: str = "scan",
+    repeats: int = 5,
+    recurrent: bool = False,
 ) -> dict[str, float]:
     """Times Linear(n, n) + LIF, forward and backward, on one thread.
 
@@ -458,6 +463,7 @@ def layer_seconds(
         batch: Samples.
         engine: scan or step.
         repeats: How often; the best counts.
+        recurrent: Whether the layer is linked to itself, too.
 
     Returns:
         Processor seconds: `forward`, `backward`, `total`.
@@ -471,11 +477,13 @@ def layer_seconds(
         source = Encoder(num=n, coding_method="null")
         layer = NeuronGroup(n, model="lif", tau_m=20.0)
         Connection(source, layer, w_std=n**-0.5)
+        if recurrent:
+            Connection(layer, layer, w_std=0.1 * n**-0.5)
         output = Decoder(dec_target=layer, num=n, coding_method="spike_counts")
         learner = Learner(algorithm="sbp")
     learner.trainable = [layer, *net.get_connections()]
     net.set_backend_dt(1.0)
-    net.build(strategy=1, engine=engine)
+    net.build(strategy=1, engine=engine, break_loops=recurrent)
     data = torch.rand(batch, steps, n, generator=torch.Generator().manual_seed(0))
     times = []
     for _ in range(repeats + 1):

@@ -150,13 +150,13 @@ def forward_order(plan: Plan) -> list[Any]:
     """Puts the links and groups of a plan into an order without loops.
 
     Args:
-        plan: The plan.
+        plan: The plan; its links from a group to itself are left out.
 
     Raises:
-        InputError: If there is a loop.
+        InputError: If there is a loop through several groups.
     """
     groups = [entry.group for entry in plan.groups.values()]
-    early = [con for con in plan.links if con not in plan.late]
+    early = [con for con in plan.links if con not in plan.late and con.pre is not con.post]
     modules = [part for part in plan.order if isinstance(part, Module)]
     return _forward(early, modules, groups, plan.sources)
 

@@ -55,6 +55,6 @@ def _not_worth(name: str, plan: Plan) -> str | None:
 
 
 _REASON = {
-    "scan": "a feed-forward network, each layer over the whole time at once",
+    "scan": "layers one after the other, each over the whole time at once",
     "event": "a circuit of plain links, simulated by its spikes",
 }

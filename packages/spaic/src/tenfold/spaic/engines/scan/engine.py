@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tenfold.spaic import equations as eq
 from tenfold.spaic.engines.scan.kernels import Kernel
 from tenfold.spaic.engines.step import group_values
 from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.connections.links import DENSE
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
@@ -68,6 +70,10 @@ def refusal(plan: Plan) -> str | None:
             return f"{con!r} has delays"
         if con.stored_sparse or con.kind in ("spike2mass", "mass2spike"):
             return f"{con!r} is not a dense link"
+        if con.pre is con.post:
+            plain = con.deliverable and con.kind in DENSE.values()
+            if not plain or plan.groups[id(con.post)].model.dtype != plan.dtype:
+                return f"{con!r}, from a group to itself, is not a plain dense link"
     for part in plan.order:
         if isinstance(part, Module):
             return f"{part!r} is called at every step"
@@ -84,22 +90,48 @@ def refusal(plan: Plan) -> str | None:
     try:
         forward_order(plan)
     except InputError:
-        return "it has a loop"
+        return "it has a loop through several groups"
     return None
 
 
+@dataclass(frozen=True)
+class _Loop:
+    """A link of a group to itself: a state before the step, times a weight, is added to an input.
+
+    Attributes:
+        state: The state's number in the kernel.
+        input: The input's number.
+    """
+
+    state: int
+    input: int
+
+
 class _Scan(torch.autograd.Function):
-    """One group over the whole time: inputs, starting states and values in, all states out."""
+    """One group over the whole time: inputs, starting states and values in, all states out.
+
+    Without loops the kernel runs once over all steps. With loops it runs once a step, and matrix
+    products stand between; the weights' gradient is one product over all steps.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, kernel: Kernel, fixed: dict[str, float], names: Sequence[str], *given: Tensor
+        ctx: Any,
+        kernel: Kernel,
+        fixed: dict[str, float],
+        names: Sequence[str],
+        loops: Sequence[_Loop],
+        *given: Tensor,
     ) -> tuple[Tensor, ...]:
         count = len(kernel.inputs)
         inputs, starts = given[:count], given[count : count + len(kernel.states)]
-        tensors = dict(zip(names, given[count + len(kernel.states) :], strict=True))
+        rest = given[count + len(kernel.states) :]
+        tensors = dict(zip(names, rest[: len(names)], strict=True))
+        weights = rest[len(names) :]  # of each loop: weight, bias
         steps, size = inputs[0].shape[0], inputs[0][0].numel()
         flat = [x.detach().contiguous().reshape(steps, size) for x in inputs]
+        for number in {loop.input for loop in loops}:
+            flat[number] = flat[number].clone()
         held = []
         for start in starts:
             made = torch.empty((steps + 1, *start.shape), dtype=start.dtype, device=start.device)
@@ -107,37 +139,64 @@ class _Scan(torch.autograd.Function):
             held.append(made)
         batch = starts[0].shape[0]
         values, arrays = _values(kernel, fixed, tensors, batch)
-        kernel.launch(arrays, None, [*[x.reshape(steps + 1, size) for x in held], *flat, *values])
-        ctx.kernel, ctx.fixed, ctx.names, ctx.batch = kernel, fixed, names, batch
-        ctx.save_for_backward(*inputs, *tensors.values())
+        states = [x.reshape(steps + 1, size) for x in held]
+        if not loops:
+            kernel.launch(arrays, None, [*states, *flat, *values])
+        for t in range(steps if loops else 0):
+            for number, loop in enumerate(loops):
+                into = flat[loop.input][t].view(batch, -1)
+                into.addmm_(states[loop.state][t].view(batch, -1), weights[2 * number].T)
+                if weights[2 * number + 1] is not None:
+                    into += weights[2 * number + 1]
+            kernel.launch(
+                arrays,
+                None,
+                [*[x[t : t + 2] for x in states], *[x[t : t + 1] for x in flat], *values],
+            )
+        ctx.kernel, ctx.fixed, ctx.names, ctx.loops, ctx.batch = kernel, fixed, names, loops, batch
+        ctx.save_for_backward(*inputs, *rest)
         ctx.held = held
+        ctx.flat = flat if loops else None  # the inputs together with what the loops added
         ctx.set_materialize_grads(False)
         return tuple(x[1:] for x in held)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         kernel: Kernel = ctx.kernel
-        count = len(kernel.inputs)
-        inputs = ctx.saved_tensors[:count]
-        tensors = dict(zip(ctx.names, ctx.saved_tensors[count:], strict=True))
+        count, loops, batch = len(kernel.inputs), ctx.loops, ctx.batch
+        inputs, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        tensors = dict(zip(ctx.names, rest[: len(ctx.names)], strict=True))
+        weights = rest[len(ctx.names) :]
         steps, size = inputs[0].shape[0], inputs[0][0].numel()
-        values, arrays = _values(kernel, ctx.fixed, tensors, ctx.batch)
+        values, arrays = _values(kernel, ctx.fixed, tensors, batch)
         arriving = [
             (name, g) for name, g in zip(kernel.states, grads, strict=True) if g is not None
         ]
-        needs = ctx.needs_input_grad[3 + count + len(kernel.states) :]
-        wanted = [name for name, need in zip(ctx.names, needs, strict=True) if need]
+        needs = ctx.needs_input_grad[4 + count + len(kernel.states) :]
+        wanted = [name for name, need in zip(ctx.names, needs, strict=False) if need]
         like = ctx.held[0]
         carried = [like.new_zeros(size) for _ in kernel.states]
         into = [like.new_empty(steps, size) for _ in inputs]
         order = [name for name in kernel.entry.model.values if name in wanted]
         sums = {name: like.new_zeros(size) for name in order}
-        given = [x.reshape(steps + 1, size) for x in ctx.held]
-        given += [x.detach().contiguous().reshape(steps, size) for x in inputs]
-        given += values
-        given += [g.contiguous().reshape(steps, size) for _, g in arriving]
+        states = [x.reshape(steps + 1, size) for x in ctx.held]
+        flat = ctx.flat or [x.detach().contiguous().reshape(steps, size) for x in inputs]
+        given = [g.contiguous().reshape(steps, size) for _, g in arriving]
         backward = (frozenset(name for name, _ in arriving), frozenset(wanted))
-        kernel.launch(arrays, backward, [*given, *carried, *into, *sums.values()])
+
+        def launch(first: int, last: int) -> None:
+            seen = [*[x[first : last + 1] for x in states], *[x[first:last] for x in flat], *values]
+            seen += [g[first:last] for g in given]
+            seen += [*carried, *[x[first:last] for x in into], *sums.values()]
+            kernel.launch(arrays, backward, seen)
+
+        if not loops:
+            launch(0, steps)
+        for t in reversed(range(steps if loops else 0)):
+            launch(t, t + 1)
+            for number, loop in enumerate(loops):
+                back = into[loop.input][t].view(batch, -1)
+                carried[loop.state].view(batch, -1).addmm_(back, weights[2 * number])
         shape = inputs[0].shape
         made: list[Any] = [x.reshape(shape) for x in into]
         made += [x.reshape(shape[1:]) for x in carried]
@@ -148,7 +207,13 @@ class _Scan(torch.autograd.Function):
             total = sums[name].reshape(shape[1:])
             like = tensors[name]
             made.append(total.sum() if like.ndim == 0 else total.sum(0).reshape(like.shape))
-        return (None, None, None, *made)
+        for loop in loops:
+            back = into[loop.input].view(steps * batch, -1)
+            seen = states[loop.state][:-1].view(steps * batch, -1)
+            made += [back.T @ seen, back.sum(0)]
+        needed = ctx.needs_input_grad[4:]
+        made = [x if need else None for x, need in zip(made, needed, strict=True)]
+        return (None, None, None, None, *made)
 
 
 def _values(
@@ -169,7 +234,7 @@ def _values(
 
 
 class ScanEngine:
-    """Runs a feed-forward plan layer by layer, each over the whole time.
+    """Runs a plan layer by layer, each over the whole time; a layer may be linked to itself.
 
     Args:
         plan: The plan.
@@ -185,6 +250,10 @@ class ScanEngine:
         if on_triton(plan):
             from tenfold.spaic.engines.scan.triton_kernels import TritonKernel as kind
         self.kernels = {key: kind(entry) for key, entry in plan.groups.items()}
+        self.loops: dict[int, list[Connection]] = {key: [] for key in plan.groups}
+        for con in plan.links:
+            if con.pre is con.post:
+                self.loops[id(con.post)].append(con)
 
     def refresh(self) -> None:
         """Computes the constants again, since parameters may have been trained."""
@@ -258,7 +327,13 @@ class ScanEngine:
         values = group_values(kernel.entry, self.plan.device)
         fixed = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        made = _Scan.apply(kernel, fixed, list(tensors), *inputs, *starts, *tensors.values())
+        given: list[Any] = [*inputs, *starts, *tensors.values()]
+        loops = []
+        for con in self.loops[key]:
+            state_number = model.states.index(con.pre_var_name)
+            loops.append(_Loop(state_number, model.inputs.index(con.post_var_name)))
+            given += [con.weight, con.bias]
+        made = _Scan.apply(kernel, fixed, list(tensors), loops, *given)
         for name, value in zip(model.states, made, strict=True):
             whole[key, name] = value
         for name in model.inputs:

@@ -36,6 +36,7 @@ class Kernel:
         )
         self.program = (*model.update, *reset)
         self.dtype = torch.empty((), dtype=model.dtype).numpy().dtype
+        self._found: dict[Any, Any] = {}
 
     def function(
         self, arrays: frozenset[str], backward: tuple[frozenset[str], frozenset[str]] | None
@@ -47,6 +48,15 @@ class Kernel:
             backward: None for the forward loop; else the states whose gradients arrive, and the
                 values whose gradients are wanted.
         """
+        here = (arrays, backward)  # found at once where a loop is called for every step
+        if here not in self._found:
+            self._found[here] = self._shared(arrays, backward)
+        return self._found[here]
+
+    def _shared(
+        self, arrays: frozenset[str], backward: tuple[frozenset[str], frozenset[str]] | None
+    ) -> Any:
+        """The loop of all groups with these equations."""
         surrogate = self.entry.surrogate
         key = (
             type(self),
@@ -102,8 +112,9 @@ class Kernel:
             arrays: See `function`.
             backward: See `function`.
             given: The states [steps + 1, size], the inputs [steps, size], the values (numbers, or
-                [size]); backward also the gradients that arrive [steps, size], and, written, those
-                of the starting states [size], of the inputs [steps, size], of the values [size].
+                [size]); backward also the gradients that arrive [steps, size], those of the states
+                after the last step, which become those of the starting states [size], and, written,
+                those of the inputs [steps, size]; those of the values [size] are added to.
         """
         loop = self.function(arrays, backward)
         loop(*[x.numpy() if isinstance(x, Tensor) else self.dtype.type(x) for x in given])

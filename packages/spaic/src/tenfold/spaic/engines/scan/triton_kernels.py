@@ -189,8 +189,8 @@ class TritonKernel(Kernel):
             sums = [name for name in values if name in wanted]
             given += [f"G_{name}" for name in seen] + [f"C_{name}" for name in self.states]
             given += [f"DI_{name}" for name in self.inputs] + [f"DP_{name}" for name in sums]
-            start += [f"c_s_{name} = none" for name in self.states]
-            start += [f"c_p_{name} = none" for name in sums]
+            start += [f"c_s_{name} = {_load(f'C_{name}')}" for name in self.states]
+            start += [f"c_p_{name} = {_load(f'DP_{name}')}" for name in sums]
             load += [f"s_{name} = {_load(f'S_{name}')}" for name in self.states]
             load += [f"g_{name} = {_load(f'G_{name}')}" for name in seen]
             arrives = {
