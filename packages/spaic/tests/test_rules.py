@@ -196,6 +196,13 @@ def test_rules_refuse_what_does_not_fit():
     with Network() as net:
         one, two = NeuronGroup(4), NeuronGroup(3)
         link = Connection(one, two, link_type="sparse_sparse", density=0.5)
+        Learner(trainable=[link], algorithm="force")
+    net.build()
+    with pytest.raises(InputError, match="force needs a whole matrix of weights, and Connection"):
+        net.run(1.0)
+    with Network() as net:
+        one, two = NeuronGroup(4), NeuronGroup(3)
+        link = Connection(one, two, link_type="spike2mass")
         Learner(trainable=[link], algorithm="stdp")
     net.build()
     with pytest.raises(InputError, match="stdp does not fit Connection link"):

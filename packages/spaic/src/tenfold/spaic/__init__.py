@@ -28,6 +28,7 @@ _HOMES = {
     "Reward": "network.nodes",
     "Learner": "network.learners",
     "Rule": "network.learners",
+    "GroupRule": "network.learners",
     "finite_differences": "network.learners",
     "Surrogate": "network.learners",
     "network_save": "saving",

@@ -41,9 +41,8 @@ class EventEngine:
         self.exchange: Exchange | None = None
         self.rules: dict[int, PairSTDP] = {}
         for learner in plan.learners:
-            if learner.rule is not None:
-                for rule in learner.make_rules(random):
-                    self.rules[id(rule.con)] = rule  # type: ignore[assignment]
+            for rule in learner.make_rules(plan, random):
+                self.rules[id(rule.con)] = rule  # type: ignore[assignment]
         self._ready = False
 
     def refresh(self) -> None:

@@ -55,7 +55,7 @@ def refusal(plan: Plan) -> str | None:
         why_not = triton_kernels.refusal(plan)
         if why_not is not None:
             return why_not
-    if any(learner.rule for learner in plan.learners):
+    if any(learner.rule or learner.own_rules for learner in plan.learners):
         return "a learning rule changes its weights"
     if plan.late:
         return f"{plan.late[0]!r} adds to a state"

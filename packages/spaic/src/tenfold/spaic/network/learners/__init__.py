@@ -26,9 +26,12 @@ from tenfold.spaic.network.learners.rewarded import (
     SwitchRSTDP,
 )
 from tenfold.spaic.network.learners.rule import (
+    GroupRule,
     Moment,
     Rule,
+    double_exponential,
     kernel_scale,
+    peak_time,
 )
 from tenfold.spaic.network.learners.stdp import (
     BioHash,
@@ -72,6 +75,7 @@ __all__ = [
     "FeedbackRSTDP",
     "Forward",
     "FullOnlineSTDP",
+    "GroupRule",
     "HomeostaticScaling",
     "ImageRSTDP",
     "ImageSTDP",
@@ -93,7 +97,9 @@ __all__ = [
     "SwitchRSTDP",
     "Tempotron",
     "TripletSTDP",
+    "double_exponential",
     "finite_differences",
     "kernel_scale",
     "listed",
+    "peak_time",
 ]

@@ -16,6 +16,7 @@ from tenfold.spaic.network.learners.rule import Moment, Rule
 class NearestOnlineSTDP(Rule):
     """Nearest-neighbour traces; rows are scaled to a fixed sum at every step (section 10.2)."""
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "Apost": 1e-2,
         "Apre": 1e-4,
@@ -43,7 +44,7 @@ class NearestOnlineSTDP(Rule):
         tx = m.x + (1 - m.x) * tx * self.pre_decay
         ty = m.y + (1 - m.y) * ty * self.post_decay
         self.traces.update(x=tx, y=ty)
-        return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
+        return self.Apost * self.outer(m.y, tx) - self.Apre * self.outer(ty, m.x)
 
     def bound(self, scaled: bool) -> None:
         """Scales each row to the sum `norm` and clamps.
@@ -53,7 +54,7 @@ class NearestOnlineSTDP(Rule):
         """
         w = self.weight
         if scaled:
-            w.mul_(self.norm / w.abs().sum(1, keepdim=True).clamp(min=1e-12))
+            w.mul_(self.by_target(self.norm / self.sums(w.abs())[0].clamp(min=1e-12)))
         w.clamp_(self.w_min, self.w_max)
 
     def step(self, m: Moment) -> None:
@@ -67,7 +68,11 @@ class NearestOnlineSTDP(Rule):
 
 
 class FullOnlineSTDP(NearestOnlineSTDP):
-    """All-to-all traces; rows are scaled in the last step of a run only."""
+    """All-to-all traces; rows are scaled in the last step of a run only.
+
+    In the compatible mode rows are scaled in each step from that on, counted from 0, which was the
+    last of the run that the network was built for; of one built before its first run, 9.
+    """
 
     def change(self, m: Moment) -> Tensor:
         """The change of a step from traces that add up all spikes.
@@ -78,7 +83,7 @@ class FullOnlineSTDP(NearestOnlineSTDP):
         tx = self.trace("x", m.x) * self.pre_decay + m.x
         ty = self.trace("y", m.y) * self.post_decay + m.y
         self.traces.update(x=tx, y=ty)
-        return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
+        return self.Apost * self.outer(m.y, tx) - self.Apre * self.outer(ty, m.x)
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
@@ -87,7 +92,8 @@ class FullOnlineSTDP(NearestOnlineSTDP):
             m: The step.
         """
         self.apply_pending(self.change(m))
-        self.bound(m.last)
+        official = self.plan.compat == "spaic"
+        self.bound(m.step >= self.plan.run_steps - 1 if official else m.last)
 
 
 class MetaSTDP(NearestOnlineSTDP):
@@ -134,14 +140,15 @@ class MetaSTDP(NearestOnlineSTDP):
         self._kept = ty
         w = self.weight
         if self._mean is None:
-            self._mean = w.mean(1, keepdim=True)
+            self._mean = self.sums(w)[0] / self.con.pre.num
         room_up, room_down = (self.w_max - w).clamp(min=1e-9), (w - self.w_min).clamp(min=1e-9)
-        rise = self.Apost * (m.y.T @ tx) * torch.exp(-self.softness / room_up)
-        fall = self.Apre * (ty.T @ m.x) * torch.exp(-self.softness / room_down)
+        rise = self.Apost * self.outer(m.y, tx) * torch.exp(-self.softness / room_up)
+        fall = self.Apre * self.outer(ty, m.x) * torch.exp(-self.softness / room_down)
         self.apply_pending(rise - fall)
         active = ty.mean(0)
-        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())[:, None]
-        w.mul_(self._mean / w.mean(1, keepdim=True).clamp(min=1e-12))
+        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())
+        mean = self.sums(w)[0] / self.con.pre.num
+        w.mul_(self.by_target(self._mean / mean.clamp(min=1e-12)))
         self.bound(False)
 
 
@@ -152,6 +159,7 @@ class IntegerSTDP(Rule):
     `pre_sign` chooses.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"pre_sign": 1.0, "max_threshold": 4915.0}
     pre_sign: float
     max_threshold: float
@@ -167,12 +175,12 @@ class IntegerSTDP(Rule):
         tx, ty = torch.where(m.x_now > 0, 127.0, tx), torch.where(m.y_now > 0, 127.0, ty)
         self.traces.update(x=tx, y=ty)
         w = self.weight
-        w.add_(self.pre_sign * self._rounded(14 * ty).T @ m.x_now)
-        w.add_(m.y_now.T @ self._rounded(141 * tx))
+        w.add_(self.pre_sign * self.outer(self._rounded(14 * ty), m.x_now))
+        w.add_(self.outer(m.y_now, self._rounded(141 * tx)))
         threshold = self.con.post.last_state.get("th")
         if threshold is not None:
             high = threshold.flatten(1).amax(0) > self.max_threshold
-            w[high] = torch.floor(w[high] / 2)
+            w.copy_(torch.where(self.by_target(high), torch.floor(w / 2), w))
         w.clamp_(0, 109)
 
     def _rounded(self, value: Tensor) -> Tensor:
@@ -282,6 +290,7 @@ class PairSTDP(Rule):
     `stdp_synapse`): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with the latest spike.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.01,
         "alpha": 1.0,
@@ -311,8 +320,8 @@ class PairSTDP(Rule):
         y = self.trace("y", m.y) * math.exp(-m.dt / self.tau_minus)
         w = self.weight
         share = (w / self.w_max).clamp(0, 1)
-        fall = self.lr * self.alpha * self.w_max * share**self.mu_minus * (y.T @ m.x_now)
-        rise = self.lr * self.w_max * (1 - share) ** self.mu_plus * (m.y_now.T @ x)
+        fall = self.lr * self.alpha * self.w_max * share**self.mu_minus * self.outer(y, m.x_now)
+        rise = self.lr * self.w_max * (1 - share) ** self.mu_plus * self.outer(m.y_now, x)
         w.add_(rise - fall).clamp_(0, self.w_max)
         if self.nearest:
             x, y = torch.where(m.x_now > 0, 0.0, x), torch.where(m.y_now > 0, 0.0, y)
@@ -326,6 +335,7 @@ class TripletSTDP(Rule):
     spike. The defaults are the paper's fit to visual cortex, times `lr`.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1.0,
         "A2_plus": 5e-10,
@@ -351,8 +361,8 @@ class TripletSTDP(Rule):
         r2 = self.trace("r2", m.x) * math.exp(-m.dt / o["tau_x"])
         o1 = self.trace("o1", m.y) * math.exp(-m.dt / o["tau_minus"])
         o2 = self.trace("o2", m.y) * math.exp(-m.dt / o["tau_y"])
-        fall = o1.T @ (m.x_now * (o["A2_minus"] + o["A3_minus"] * r2))
-        rise = (m.y_now * (o["A2_plus"] + o["A3_plus"] * o2)).T @ r1
+        fall = self.outer(o1, m.x_now * (o["A2_minus"] + o["A3_minus"] * r2))
+        rise = self.outer(m.y_now * (o["A2_plus"] + o["A3_plus"] * o2), r1)
         self.weight.add_(o["lr"] * (rise - fall)).clamp_(o["w_min"], o["w_max"])
         self.traces.update(r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now)
 
@@ -364,6 +374,7 @@ class HomeostaticScaling(Rule):
     of a neuron grow by the same factor when it is too quiet. Weights stay from w_min to w_max.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1e-3,
         "rate": 0.01,
@@ -388,7 +399,7 @@ class HomeostaticScaling(Rule):
         a = decay * self.traces.get("a", start) + (1 - decay) / m.dt * m.y_now.mean(0)
         self.traces["a"] = a
         growth = 1 + self.lr * m.dt * (self.rate - a)
-        self.weight.mul_(growth[:, None]).clamp_(self.w_min, self.w_max)
+        self.weight.mul_(self.by_target(growth)).clamp_(self.w_min, self.w_max)
 
 
 class InhibitorySTDP(Rule):
@@ -398,6 +409,7 @@ class InhibitorySTDP(Rule):
     Weights are magnitudes times `sign`.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1e-3,
         "tau": 20.0,
@@ -420,7 +432,8 @@ class InhibitorySTDP(Rule):
         decay = math.exp(-m.dt / self.tau)
         x, y = self.trace("x", m.x) * decay, self.trace("y", m.y) * decay
         size = self.sign * self.weight
-        size = size + self.lr * (m.y_now.T @ x + (y - 2 * self.rate * self.tau).T @ m.x_now)
+        fall = self.outer(y - 2 * self.rate * self.tau, m.x_now)
+        size = size + self.lr * (self.outer(m.y_now, x) + fall)
         self.weight.copy_(self.sign * size.clamp(0, self.w_max))
         self.traces.update(x=x + m.x_now, y=y + m.y_now)
 
@@ -434,6 +447,7 @@ class BioHash(Rule):
     the name only; these are the equations of the references.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.02, "p": 2.0, "rank": 2, "delta": 0.4}
     lr: float
     p: float
@@ -455,12 +469,13 @@ class BioHash(Rule):
         if not m.last:
             return
         w = self.weight
-        if not 2 <= self.rank <= len(w):
-            raise InputError(f"{self.con!r}: rank={self.rank}; expected from 2 to {len(w)}")
+        count = self.con.post.num
+        if not 2 <= self.rank <= count:
+            raise InputError(f"{self.con!r}: rank={self.rank}; expected from 2 to {count}")
         x = seen / self.traces["steps"]
-        fit = x @ (w.abs() ** (self.p - 2) * w).T
+        fit = self.sums(w.abs() ** (self.p - 2) * w, x)
         order = fit.argsort(1, descending=True)
         g = torch.zeros_like(fit)
         g.scatter_(1, order[:, :1], 1.0)
         g.scatter_(1, order[:, self.rank - 1 : self.rank], -self.delta)
-        w.add_(self.lr / len(x) * (g.T @ x - (g * fit).sum(0)[:, None] * w))
+        w.add_(self.lr / len(x) * (self.outer(g, x) - self.by_target((g * fit).sum(0)) * w))
