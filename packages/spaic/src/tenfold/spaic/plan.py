@@ -1,7 +1,7 @@
 """The plan of a network: what is computed in a step, in which order. Every engine runs a plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -270,9 +270,9 @@ def _learn(plan: Plan, full_grad: bool) -> None:
         parts = learner.parts(learner.trainable)
         trained |= {id(part): learner for part in parts if id(part) not in own}
         for part in [*parts, *learner.parts(learner.pathway)]:
-            if id(part) in plan.groups:
-                found = learner.own_surrogates.get(id(part), learner.surrogate)
-                plan.groups[id(part)].surrogate = found or plan.groups[id(part)].surrogate
+            found = learner.own_surrogates.get(id(part), learner.surrogate)
+            if id(part) in plan.groups and found is not None:
+                _take_surrogate(plan, plan.groups[id(part)], found, id(part) in trained)
     for con in plan.links:
         if id(con) in trained and id(con) in ruled:
             raise InputError(
@@ -289,4 +289,15 @@ def _learn(plan: Plan, full_grad: bool) -> None:
     for entry in plan.groups.values():
         for tensor in entry.group.trainables.values():
             tensor.requires_grad_(id(entry.group) in trained or full_grad)
+        if entry.group.surrogate_alpha is not None:
+            learned = entry.surrogate is not None and entry.surrogate.learned
+            entry.group.surrogate_alpha.requires_grad_(learned)
     plan.gradients = bool(trained) or full_grad
+
+
+def _take_surrogate(plan: Plan, entry: GroupPlan, surrogate: Surrogate, trained: bool) -> None:
+    """Gives a group its surrogate; only that of a trained group learns its alpha."""
+    entry.surrogate = surrogate if trained else replace(surrogate, learned=False)
+    if entry.surrogate.learned:
+        entry.group.learn_alpha(surrogate.alpha, plan.dtype, plan.device)
+        entry.model = entry.group.compile(plan.compat, plan.dt, plan.dtype)

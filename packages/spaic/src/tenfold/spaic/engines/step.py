@@ -10,7 +10,7 @@ from torch import Tensor
 from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.groups import ALPHA, NeuronGroup
 from tenfold.spaic.network.learners import GroupRule, Learner, Moment, Rule
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.plan import GroupPlan, Plan
@@ -116,7 +116,11 @@ class GroupStep:
         self.functions["sum"] = lambda x: x.sum(tuple(range(1, x.ndim)), keepdim=True)
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
-            self.functions["spike"] = entry.surrogate
+            surrogate = entry.surrogate
+            learned = surrogate.learned
+            self.functions["spike"] = lambda u: surrogate(
+                u, self.values[ALPHA] if learned else None
+            )
 
     def advance(self, state: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Makes one step up to the spikes.
@@ -172,7 +176,7 @@ class StepEngine:
         """Computes the constants again, since parameters may have been trained."""
         for step in self.steps.values():
             group = step.entry.group
-            if group.trainables or group.varible_ranges:
+            if group.changing:
                 plan = self.plan
                 step.entry.model = group.compile(plan.compat, plan.dt, plan.dtype)
                 step.values = group_values(step.entry, plan.device)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
-from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.groups import ALPHA, NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
@@ -378,6 +378,8 @@ class Network(Assembly):
             made |= con.parameters()
         for group in self.parts(NeuronGroup):
             made |= {f"{group.id}:{{{key}}}": value for key, value in group.trainables.items()}
+            if group.surrogate_alpha is not None:
+                made[f"{group.id}:{{{ALPHA}}}"] = group.surrogate_alpha
             for name in group.definition(self.compat).stay:  # learned thresholds
                 key = (id(group), name)
                 value = self._state.get(key, self._kept.get(key))

@@ -190,7 +190,7 @@ class ScanEngine:
         """Computes the constants again, since parameters may have been trained."""
         plan = self.plan
         for entry in plan.groups.values():
-            if entry.group.trainables or entry.group.varible_ranges:
+            if entry.group.changing:
                 entry.model = entry.group.compile(plan.compat, plan.dt, plan.dtype)
 
     def run(self, state: dict[Key, Tensor], count: int, batch: int, done: int, fresh: bool) -> None:

@@ -4,8 +4,6 @@ from tenfold.spaic.network.learners.checking import (
     finite_differences,
 )
 from tenfold.spaic.network.learners.learner import (
-    ALGORITHMS,
-    RULES,
     Learner,
     listed,
 )
@@ -15,6 +13,10 @@ from tenfold.spaic.network.learners.online import (
     Forward,
     RateModulate,
     Sensitivity,
+)
+from tenfold.spaic.network.learners.registry import (
+    ALGORITHMS,
+    RULES,
 )
 from tenfold.spaic.network.learners.rewarded import (
     RSTDP,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,31 +13,9 @@ from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners.online import OTTT, EProp, Forward, RateModulate
-from tenfold.spaic.network.learners.rewarded import (
-    RSTDP,
-    RSTDPET,
-    DopamineSTDP,
-    FeedbackRSTDP,
-    ImageRSTDP,
-    LocalRSTDP,
-    SwitchRSTDP,
-)
+from tenfold.spaic.network.learners.online import Forward
+from tenfold.spaic.network.learners.registry import ALGORITHMS, RULES
 from tenfold.spaic.network.learners.rule import GroupRule, Rule
-from tenfold.spaic.network.learners.stdp import (
-    BioHash,
-    FullOnlineSTDP,
-    HomeostaticScaling,
-    ImageSTDP,
-    InhibitorySTDP,
-    IntegerSTDP,
-    LocalSTDP,
-    MetaSTDP,
-    NearestOnlineSTDP,
-    PairSTDP,
-    TripletSTDP,
-)
-from tenfold.spaic.network.learners.supervised import FORCE, PSD, SPAN, ReSuMe, SpikeProp, Tempotron
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
 
@@ -73,40 +52,6 @@ _SCHEDULES = {
     ]
 }
 
-RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
-    "nearest_online_stdp": (NearestOnlineSTDP, {}),
-    "full_online_stdp": (FullOnlineSTDP, {}),
-    "meta_nearest_online_stdp": (MetaSTDP, {}),
-    "postpreintstdp": (IntegerSTDP, {}),
-    "conv2d_stdp": (ImageSTDP, {}),
-    "local_stdp": (LocalSTDP, {}),
-    "local_rstdp": (LocalRSTDP, {}),
-    "rstdp": (RSTDP, {}),
-    "rstdpet": (RSTDPET, {}),
-    "conv2d_rstdp": (ImageRSTDP, {}),
-    "switch_rstdp": (SwitchRSTDP, {}),
-    "bp_rstdp": (FeedbackRSTDP, {}),
-    "bp_rstdpet": (FeedbackRSTDP, {"tau_pre": 4.0, "tau_post": 10.0, "tau_et": 5.0}),
-    "homeostatic_scaling": (HomeostaticScaling, {}),
-    "stdp": (PairSTDP, {}),
-    "triplet_stdp": (TripletSTDP, {}),
-    "inhibitory_stdp": (InhibitorySTDP, {}),
-    "resume": (ReSuMe, {}),
-    "psd": (PSD, {}),
-    "span": (SPAN, {}),
-    "tempotron": (Tempotron, {}),
-    "spikeprop": (SpikeProp, {}),
-    "force": (FORCE, {}),
-    "dopamine_stdp": (DopamineSTDP, {}),
-    "biohash": (BioHash, {}),
-    "eprop": (EProp, {}),
-    "ottt": (OTTT, {}),
-    "rate_modulate": (RateModulate, {}),
-}
-"""algorithm → the rule and what differs from its defaults."""
-
-ALGORITHMS = (*OWN, "sbp", *RULES)
-
 
 class Learner(BaseModule):
     """Trains parts of a network.
@@ -126,7 +71,8 @@ class Learner(BaseModule):
             a `Rule` class; stca by default, and of a subclass with hooks none.
         name: The name.
         reward: The Reward node of a rewarded rule; by default the network's only one.
-        **options: Parameters: alpha and surrogate_func of the gradients, those of the rule.
+        **options: Parameters: of the gradients alpha, surrogate_func and learn_alpha, which makes
+            the alpha of each trainable group a parameter (`Surrogate`); those of the rule.
 
     Raises:
         InputError: For names and values that do not fit.
@@ -185,22 +131,26 @@ class Learner(BaseModule):
 
     def _surrogate(self) -> Surrogate:
         options = dict(self.options)
-        name = self.algorithm
+        name: Any = self.algorithm
         if name == "sbp":
             name = options.pop("surrogate_func", "AtanGrad")
-            if isinstance(name, Surrogate):
-                return name
-            if name not in SURROGATES or name in OWN:
+            if not isinstance(name, Surrogate) and (name not in SURROGATES or name in OWN):
                 known = [key for key in SURROGATES if key not in OWN]
                 raise InputError(f"{self!r}: {did_you_mean(name, known, 'surrogate_func')}")
-        alpha = options.pop("alpha", SURROGATES[name].alpha)
+        made = name if isinstance(name, Surrogate) else SURROGATES[name]
+        alpha = options.pop("alpha", made.alpha)
+        learned = options.pop("learn_alpha", made.learned)
         if options:
-            hint = did_you_mean(next(iter(options)), ("alpha", "surrogate_func"), "option")
-            raise InputError(f"{self!r}: {hint}")
+            known = ["alpha", "learn_alpha", "surrogate_func"]
+            raise InputError(f"{self!r}: {did_you_mean(next(iter(options)), known, 'option')}")
         if not 0 < alpha < math.inf:
             raise InputError(f"{self!r}: alpha={alpha}; expected > 0")
-        made = SURROGATES[name]
-        return Surrogate(made.name, made.text, float(alpha), made.at_zero)
+        if learned and not made.by_alpha:
+            raise InputError(
+                f"{self!r}: learn_alpha=True, but {made.name} does not say how it depends on alpha "
+                "(Surrogate.by_alpha)"
+            )
+        return replace(made, alpha=float(alpha), learned=bool(learned))
 
     # ---------------------------------------------------------------------------------- optimiser
 
@@ -357,6 +307,9 @@ class Learner(BaseModule):
                     made |= {id(p): p for p in module.parameters()}
             elif isinstance(part, NeuronGroup):
                 made |= {id(p): p for p in part.trainables.values()}
+                alpha = part.surrogate_alpha
+                if alpha is not None and alpha.requires_grad:
+                    made[id(alpha)] = alpha
             elif hasattr(part, "torch_module"):
                 made |= {id(p): p for p in part.torch_module.parameters()}
         return list(made.values())
