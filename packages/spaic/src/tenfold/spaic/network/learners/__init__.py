@@ -3,6 +3,12 @@
 from tenfold.spaic.network.learners.checking import (
     finite_differences,
 )
+from tenfold.spaic.network.learners.images import (
+    ImageRSTDP,
+    ImageSTDP,
+    LocalRSTDP,
+    LocalSTDP,
+)
 from tenfold.spaic.network.learners.learner import (
     Learner,
     listed,
@@ -23,8 +29,6 @@ from tenfold.spaic.network.learners.rewarded import (
     RSTDPET,
     DopamineSTDP,
     FeedbackRSTDP,
-    ImageRSTDP,
-    LocalRSTDP,
     SwitchRSTDP,
 )
 from tenfold.spaic.network.learners.rule import (
@@ -39,10 +43,8 @@ from tenfold.spaic.network.learners.stdp import (
     BioHash,
     FullOnlineSTDP,
     HomeostaticScaling,
-    ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
-    LocalSTDP,
     MetaSTDP,
     NearestOnlineSTDP,
     PairSTDP,

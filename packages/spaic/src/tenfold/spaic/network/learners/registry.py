@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tenfold.spaic.network.learners.images import ImageRSTDP, ImageSTDP, LocalRSTDP, LocalSTDP
 from tenfold.spaic.network.learners.online import OTTT, EProp, RateModulate
 from tenfold.spaic.network.learners.rewarded import (
     RSTDP,
     RSTDPET,
     DopamineSTDP,
     FeedbackRSTDP,
-    ImageRSTDP,
-    LocalRSTDP,
     SwitchRSTDP,
 )
 from tenfold.spaic.network.learners.rule import Rule
@@ -18,10 +17,8 @@ from tenfold.spaic.network.learners.stdp import (
     BioHash,
     FullOnlineSTDP,
     HomeostaticScaling,
-    ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
-    LocalSTDP,
     MetaSTDP,
     NearestOnlineSTDP,
     PairSTDP,

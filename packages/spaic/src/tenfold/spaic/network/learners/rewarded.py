@@ -9,39 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners.rule import Moment, Rule
-from tenfold.spaic.network.learners.stdp import ImageSTDP, LocalSTDP, NearestOnlineSTDP
-
-
-class ImageRSTDP(ImageSTDP):
-    """The same, times the reward of the step."""
-
-    needs_reward = True
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        eligible = self.traces.get("eligible")
-        if eligible is not None:
-            self.weight.add_(self.lr * m.reward.mean() * eligible)  # type: ignore[union-attr]
-        self.traces["eligible"] = self.change(m)
-
-
-class LocalRSTDP(LocalSTDP):
-    """The same as LocalSTDP, times the reward of the step."""
-
-    needs_reward = True
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        change = m.reward.mean().to(self.weight) * self.change(m)  # type: ignore[union-attr]
-        self.weight.add_(change).clamp_(self.con.w_min, self.con.w_max)
+from tenfold.spaic.network.learners.stdp import NearestOnlineSTDP
 
 
 class RSTDP(Rule):

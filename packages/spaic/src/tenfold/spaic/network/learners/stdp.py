@@ -6,10 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.connections.synapses import unfolding
 from tenfold.spaic.network.learners.rule import Moment, Rule
 
 
@@ -189,97 +187,6 @@ class IntegerSTDP(Rule):
         low = torch.floor(scaled)
         drawn = torch.rand(value.shape, generator=self.random, device=value.device)
         return low + (drawn < scaled - low).to(value.dtype)
-
-
-class ImageSTDP(Rule):
-    """Nearest-neighbour STDP on the patches of a convolution (section 10.2, conv2d_stdp)."""
-
-    options: ClassVar[Mapping[str, Any]] = {
-        "lr": 0.1,
-        "tau_plus": 20.0,
-        "tau_minus": 20.0,
-        "A_plus": 1.0,
-        "A_minus": -1.0,
-    }
-    image = True
-    lr: float
-    tau_plus: float
-    tau_minus: float
-    A_plus: float
-    A_minus: float
-
-    def patches(self, x: Tensor) -> Tensor:
-        """[batch, in·k·k, positions] of an image.
-
-        Args:
-            x: [batch, in, height, width].
-        """
-        return F.unfold(x, **unfolding(self.con))
-
-    def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape.
-
-        Args:
-            m: The step.
-
-        Raises:
-            InputError: If the link pools.
-        """
-        x, y = self.patches(m.x), m.y.flatten(2)
-        if x.shape[2] != y.shape[2]:
-            raise InputError(f"{self.con!r}: STDP of a convolution takes no pooling")
-        tx = x + (1 - x) * self.trace("x", x) * math.exp(-m.dt / self.tau_plus)
-        ty = y + (1 - y) * self.trace("y", y) * math.exp(-m.dt / self.tau_minus)
-        self.traces.update(x=tx, y=ty)
-        gain = self.A_plus * torch.einsum("bop,bip->oi", y, tx)
-        loss = self.A_minus * torch.einsum("bop,bip->oi", ty, x)
-        return (gain + loss).reshape(self.weight.shape)
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        self.apply_pending(self.lr * self.change(m))
-
-
-class LocalSTDP(ImageSTDP):
-    """STDP of receptive fields of their own (the link `continuous_local`), without a lag.
-
-    w[k, place] += A_plus y x̄ − A_minus ȳ x at each step, x̄ and ȳ the traces of earlier spikes, then
-    clamped to the link's bounds. The homeostasis of the official rule is not described.
-    """
-
-    options: ClassVar[Mapping[str, Any]] = {
-        "A_plus": 1e-3,
-        "A_minus": 1e-4,
-        "tau_pre": 10.0,
-        "tau_post": 100.0,
-    }
-    link = "continuous_local"
-    tau_pre: float
-    tau_post: float
-
-    def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape.
-
-        Args:
-            m: The step.
-        """
-        x, y = self.patches(m.x_now), m.y_now.flatten(1)[:, None]
-        tx = self.trace("x", x) * math.exp(-m.dt / self.tau_pre)
-        ty = self.trace("y", y) * math.exp(-m.dt / self.tau_post)
-        self.traces.update(x=tx + x, y=ty + y)
-        return (self.A_plus * y * tx - self.A_minus * ty * x).sum(0).reshape(self.weight.shape)
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        self.weight.add_(self.change(m)).clamp_(self.con.w_min, self.con.w_max)
 
 
 class PairSTDP(Rule):
