@@ -180,7 +180,7 @@ def test_rewarded_stdp_of_a_convolution_equals_a_loop_over_patches(reward):
     for k in range(6):
         a, b = before(x, k)[0, 0], before(y, k)[0]
         w = w + 0.1 * reward * eligible
-        tx, ty = a + (1 - a) * tx * plus, b + (1 - b) * ty * minus
+        tx, ty = tx * plus + a, ty * minus + b  # they add up spikes, as those of rstdp
         eligible = np.zeros_like(w)
         for o in range(2):
             for r in range(2):

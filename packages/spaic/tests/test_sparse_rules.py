@@ -37,6 +37,7 @@ GIVEN = {
     "biohash": {"lr": 0.3, "p": 3.0},
     "homeostatic_scaling": {"lr": 0.05, "tau": 5.0},
     "switch_rstdp": {"w_max": 1.0},
+    "rstdpet": {"lr": 0.1},
 }
 ALL = sorted(name for name, (rule, _) in RULES.items() if rule.sparse)
 

@@ -39,6 +39,16 @@ class ImageSTDP(Rule):
         """
         return F.unfold(x, **unfolding(self.con))
 
+    def traced(self, old: Tensor, spikes: Tensor, decay: float) -> Tensor:
+        """The trace of this step: it holds the latest spike only.
+
+        Args:
+            old: The trace of the step before.
+            spikes: Of its shape.
+            decay: What is left of it.
+        """
+        return spikes + (1 - spikes) * old * decay
+
     def change(self, m: Moment) -> Tensor:
         """The change of a step, in the weight's shape.
 
@@ -51,8 +61,8 @@ class ImageSTDP(Rule):
         x, y = self.patches(m.x), m.y.flatten(2)
         if x.shape[2] != y.shape[2]:
             raise InputError(f"{self.con!r}: STDP of a convolution takes no pooling")
-        tx = x + (1 - x) * self.trace("x", x) * math.exp(-m.dt / self.tau_plus)
-        ty = y + (1 - y) * self.trace("y", y) * math.exp(-m.dt / self.tau_minus)
+        tx = self.traced(self.trace("x", x), x, math.exp(-m.dt / self.tau_plus))
+        ty = self.traced(self.trace("y", y), y, math.exp(-m.dt / self.tau_minus))
         self.traces.update(x=tx, y=ty)
         gain = self.A_plus * torch.einsum("bop,bip->oi", y, tx)
         loss = self.A_minus * torch.einsum("bop,bip->oi", ty, x)
@@ -68,9 +78,20 @@ class ImageSTDP(Rule):
 
 
 class ImageRSTDP(ImageSTDP):
-    """The same as ImageSTDP, times the reward of the step."""
+    """Reward-modulated STDP on the patches of a convolution: RSTDP's traces, which add up spikes,
+    and the mean reward of the step times the eligibility of the step before."""
 
     needs_reward = True
+
+    def traced(self, old: Tensor, spikes: Tensor, decay: float) -> Tensor:
+        """The trace of this step: it adds up all spikes.
+
+        Args:
+            old: The trace of the step before.
+            spikes: Of its shape.
+            decay: What is left of it.
+        """
+        return old * decay + spikes
 
     def step(self, m: Moment) -> None:
         """Changes the weight.

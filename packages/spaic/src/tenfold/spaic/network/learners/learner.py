@@ -121,6 +121,12 @@ class Learner(BaseModule):
                 value = options[key]
                 if key.startswith("tau") and value is not None and not 0 < value < math.inf:
                     raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
+                if key.endswith("_decay") and not 0 <= value <= 1:
+                    raise InputError(f"{self!r}: {key}={value}; a decay is from 0 to 1")
+            bounds = {**self.rule.options, **self._defaults, **options}
+            low, high = bounds.get("w_min"), bounds.get("w_max")
+            if low is not None and high is not None and low > high:
+                raise InputError(f"{self!r}: w_min={low} is above w_max={high}")
         self.optim_name = self.lr_schedule_name = ""
         self.optim_kwargs: dict[str, Any] = {}
         self.schedule_kwargs: dict[str, Any] = {}

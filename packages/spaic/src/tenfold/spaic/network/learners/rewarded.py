@@ -66,11 +66,29 @@ class RSTDP(Rule):
 
 
 class RSTDPET(RSTDP):
-    """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z."""
+    """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z.
 
-    options: ClassVar[Mapping[str, Any]] = {**RSTDP.options, "tau_e": 25.0, "tau_z": 25.0}
+    `lr` has no default (section 10.3).
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        **RSTDP.options,
+        "lr": None,
+        "tau_e": 25.0,
+        "tau_z": 25.0,
+    }
     tau_e: float
     tau_z: float
+
+    def check(self) -> None:
+        """Refuses a connection that does not fit, and a rule without a step size.
+
+        Raises:
+            InputError: Naming the connection or the option.
+        """
+        super().check()
+        if self.lr is None:
+            raise InputError(f"{self.learner!r}: {self.learner.algorithm} needs lr=")
 
     def step(self, m: Moment) -> None:
         """Changes the weight.

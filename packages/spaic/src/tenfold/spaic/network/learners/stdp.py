@@ -194,7 +194,8 @@ class PairSTDP(Rule):
     w += A₊(w) x, with the traces before the event.
 
     A₊(w) = lr·w_max·(1 − w/w_max)^mu_plus and A₋(w) = lr·alpha·w_max·(w/w_max)^mu_minus (NEST's
-    `stdp_synapse`): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with the latest spike.
+    `stdp_synapse`, whose w_max is 100): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with
+    the latest spike.
     """
 
     sparse = True

@@ -46,6 +46,11 @@ class _DoubleExponential(Rule):
     tau: float
     tau_s: float
 
+    def scale(self) -> float:
+        """What ε is multiplied by: 1/ε(peak)."""
+        peak: float = double_exponential(peak_time(self.tau, self.tau_s), self.tau, self.tau_s)
+        return 1 / peak
+
     def current(self, m: Moment) -> Tensor:
         """Advances the source's current by a step: [batch, pre].
 
@@ -53,8 +58,7 @@ class _DoubleExponential(Rule):
             m: The step.
         """
         tau, tau_s = self.tau, self.tau_s
-        rise = double_exponential(m.dt, tau, tau_s)
-        rise /= double_exponential(peak_time(tau, tau_s), tau, tau_s)
+        rise = double_exponential(m.dt, tau, tau_s) * self.scale()
         slow, current = self.trace("slow", m.x), self.trace("current", m.x)
         current = current * math.exp(-m.dt / tau_s) + rise * slow
         self.traces.update(slow=slow * math.exp(-m.dt / tau) + m.x_now, current=current)
@@ -112,10 +116,22 @@ class Tempotron(_DoubleExponential):
 
     The potential V(t) = Σ w K(t − t_i) is the rule's own, with the kernel K of peak 1; on an error
     Δw = ± lr Σ K(t_max − t_i) at the time of the highest V. `target` is [batch, post], 0 or 1.
+
+    `theta` is 1 by default. In the compatible mode it is 10, K is 6.75 (e^{−t/τ} − e^{−t/τs})
+    whatever the times are, and weights are clamped to [0, 2].
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
-    theta: float
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": None}
+    theta: float | None
+
+    @property
+    def official(self) -> bool:
+        """Whether the network is in the compatible mode."""
+        return self.plan.compat == "spaic"
+
+    def scale(self) -> float:
+        """What ε is multiplied by: 1/ε(peak), officially 6.75 (τ − τs)."""
+        return 6.75 * (self.tau - self.tau_s) if self.official else super().scale()
 
     def step(self, m: Moment) -> None:
         """Follows V and its highest point; changes the weight in the last step.
@@ -131,10 +147,13 @@ class Tempotron(_DoubleExponential):
         self.traces["best"] = torch.where(higher, v, best)
         self.traces["at"] = torch.where(self.at_post(higher), self.at_pre(psp), at)
         if m.last:
-            fired = self.traces["best"] > self.theta
+            theta = (10.0 if self.official else 1.0) if self.theta is None else self.theta
+            fired = self.traces["best"] > theta
             error = m.target.to(v.dtype) - fired.to(v.dtype)  # type: ignore[union-attr]
             change = (self.at_post(error) * self.traces["at"]).sum(0)
             self.weight.add_(self.lr * change)
+            if self.official:
+                self.weight.clamp_(0, 2)
 
 
 class SpikeProp(Rule):
