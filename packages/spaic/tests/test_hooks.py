@@ -155,7 +155,7 @@ def test_hooks_are_asked_at_each_build_and_the_algorithm_takes_the_rest():
     assert len(learner.asked) == 4
     net.build()
     assert len(learner.asked) == 8
-    assert net._plan.groups[id(one)].surrogate is SURROGATES["Triangle"]
+    assert net._plan.groups[id(one)].surrogate == SURROGATES["Triangle"]
     assert net._plan.groups[id(two)].surrogate.name == "stbp"
     before = [link.weight.detach().clone() for link in (first, second)]
     learner.set_optimizer("SGD", lr=0.1)
