@@ -29,6 +29,8 @@ _HOMES = {
     "Learner": "network.learners",
     "Rule": "network.learners",
     "GroupRule": "network.learners",
+    "TraceRule": "network.learners",
+    "Term": "network.learners",
     "finite_differences": "network.learners",
     "Surrogate": "network.learners",
     "network_save": "saving",

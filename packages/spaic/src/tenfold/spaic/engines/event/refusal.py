@@ -5,7 +5,7 @@ from typing import Any
 
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.learners import PairSTDP
+from tenfold.spaic.network.learners import TraceRule
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.plan import Plan
 
@@ -51,8 +51,9 @@ def _learning(plan: Plan) -> str | None:
     for learner in plan.learners:
         kinds = {type(rule) for rule in learner.own_rules}
         kinds |= {learner.rule} if learner.rule is not None else set()
-        if kinds - {PairSTDP}:
-            return f"{learner!r}: of the learning rules only 'stdp' changes synapses by events"
+        # A rule with a step of its own is not told by its terms.
+        if any(getattr(kind, "step", None) is not TraceRule.step for kind in kinds):
+            return f"{learner!r}: its rule is not one of traces, which change synapses by events"
         if kinds and plan.ranks > 1:
             return f"{learner!r} changes weights, which several processes do not share"
         for con in learner.ruled():

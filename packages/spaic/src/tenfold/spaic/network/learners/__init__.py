@@ -62,6 +62,10 @@ from tenfold.spaic.network.learners.surrogates import (
     SURROGATES,
     Surrogate,
 )
+from tenfold.spaic.network.learners.traces import (
+    Term,
+    TraceRule,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -100,6 +104,8 @@ __all__ = [
     "Surrogate",
     "SwitchRSTDP",
     "Tempotron",
+    "Term",
+    "TraceRule",
     "TripletSTDP",
     "double_exponential",
     "finite_differences",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners.rule import Moment, Rule
+from tenfold.spaic.network.learners.traces import Term, TraceRule, power
 
 
 class NearestOnlineSTDP(Rule):
@@ -189,7 +190,7 @@ class IntegerSTDP(Rule):
         return low + (drawn < scaled - low).to(value.dtype)
 
 
-class PairSTDP(Rule):
+class PairSTDP(TraceRule):
     """Pair STDP of the field, without lags: on a source spike w −= A₋(w) y, on a target spike
     w += A₊(w) x, with the traces before the event.
 
@@ -198,7 +199,6 @@ class PairSTDP(Rule):
     the latest spike.
     """
 
-    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.01,
         "alpha": 1.0,
@@ -209,41 +209,33 @@ class PairSTDP(Rule):
         "w_max": 1.0,
         "nearest": False,
     }
-    lr: float
-    alpha: float
+    pre_traces: ClassVar[Mapping[str, str]] = {"x": "tau_plus"}
+    post_traces: ClassVar[Mapping[str, str]] = {"y": "tau_minus"}
     mu_plus: float
     mu_minus: float
-    tau_plus: float
-    tau_minus: float
     w_max: float
-    nearest: bool
 
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
+    def terms(self) -> list[Term]:
+        """A₋ and A₊."""
+        share = "clip(w / w_max, 0, 1)"
+        fall, rise = power(share, self.mu_minus), power(f"(1 - {share})", self.mu_plus)
+        return [
+            Term("pre", f"-lr * alpha * w_max * {fall}", post="y"),
+            Term("post", f"lr * w_max * {rise}", pre="x"),
+        ]
 
-        Args:
-            m: The step.
-        """
-        x = self.trace("x", m.x) * math.exp(-m.dt / self.tau_plus)
-        y = self.trace("y", m.y) * math.exp(-m.dt / self.tau_minus)
-        w = self.weight
-        share = (w / self.w_max).clamp(0, 1)
-        fall = self.lr * self.alpha * self.w_max * share**self.mu_minus * self.outer(y, m.x_now)
-        rise = self.lr * self.w_max * (1 - share) ** self.mu_plus * self.outer(m.y_now, x)
-        w.add_(rise - fall).clamp_(0, self.w_max)
-        if self.nearest:
-            x, y = torch.where(m.x_now > 0, 0.0, x), torch.where(m.y_now > 0, 0.0, y)
-        self.traces.update(x=x + m.x_now, y=y + m.y_now)
+    def bounds(self) -> tuple[float, float]:
+        """From 0 to w_max."""
+        return 0.0, self.w_max
 
 
-class TripletSTDP(Rule):
+class TripletSTDP(TraceRule):
     """Triplet STDP (Pfister & Gerstner 2006), all-to-all, with the traces before the event.
 
     w −= o1 (A2_minus + A3_minus r2) at a source spike, w += r1 (A2_plus + A3_plus o2) at a target
     spike. The defaults are the paper's fit to visual cortex, times `lr`.
     """
 
-    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1.0,
         "A2_plus": 5e-10,
@@ -257,22 +249,53 @@ class TripletSTDP(Rule):
         "w_min": 0.0,
         "w_max": 1.0,
     }
+    pre_traces: ClassVar[Mapping[str, str]] = {"r1": "tau_plus", "r2": "tau_x"}
+    post_traces: ClassVar[Mapping[str, str]] = {"o1": "tau_minus", "o2": "tau_y"}
+    w_min: float
+    w_max: float
 
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
+    def terms(self) -> list[Term]:
+        """The fall at a source spike, the rise at a target spike."""
+        return [
+            Term("pre", "-lr", post="o1", pre="A2_minus + A3_minus * r2"),
+            Term("post", "lr", post="A2_plus + A3_plus * o2", pre="r1"),
+        ]
 
-        Args:
-            m: The step.
-        """
-        o = self.__dict__
-        r1 = self.trace("r1", m.x) * math.exp(-m.dt / o["tau_plus"])
-        r2 = self.trace("r2", m.x) * math.exp(-m.dt / o["tau_x"])
-        o1 = self.trace("o1", m.y) * math.exp(-m.dt / o["tau_minus"])
-        o2 = self.trace("o2", m.y) * math.exp(-m.dt / o["tau_y"])
-        fall = self.outer(o1, m.x_now * (o["A2_minus"] + o["A3_minus"] * r2))
-        rise = self.outer(m.y_now * (o["A2_plus"] + o["A3_plus"] * o2), r1)
-        self.weight.add_(o["lr"] * (rise - fall)).clamp_(o["w_min"], o["w_max"])
-        self.traces.update(r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now)
+    def bounds(self) -> tuple[float, float]:
+        """From w_min to w_max."""
+        return self.w_min, self.w_max
+
+
+class InhibitorySTDP(TraceRule):
+    """Inhibitory plasticity (Vogels et al. 2011): w += lr (y − rho₀) at a source spike, w += lr x
+    at a target spike, rho₀ = 2·rate·tau; the sign of w stays that of the connection.
+
+    Weights are magnitudes times `sign`.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-3,
+        "tau": 20.0,
+        "rate": 0.005,
+        "w_max": 1.0,
+        "sign": -1.0,
+    }
+    pre_traces: ClassVar[Mapping[str, str]] = {"x": "tau"}
+    post_traces: ClassVar[Mapping[str, str]] = {"y": "tau"}
+    w_max: float
+    sign: float
+
+    def terms(self) -> list[Term]:
+        """Both pair with the other side's trace; a source spike alone weakens."""
+        return [
+            Term("pre", "sign * lr", post="y - 2 * rate * tau"),
+            Term("post", "sign * lr", pre="x"),
+        ]
+
+    def bounds(self) -> tuple[float, float]:
+        """From 0 to w_max, times the sign."""
+        low, high = sorted((0.0, self.sign * self.w_max))
+        return low, high
 
 
 class HomeostaticScaling(Rule):
@@ -308,42 +331,6 @@ class HomeostaticScaling(Rule):
         self.traces["a"] = a
         growth = 1 + self.lr * m.dt * (self.rate - a)
         self.weight.mul_(self.by_target(growth)).clamp_(self.w_min, self.w_max)
-
-
-class InhibitorySTDP(Rule):
-    """Inhibitory plasticity (Vogels et al. 2011): w += lr (y − rho₀) at a source spike, w += lr x
-    at a target spike, rho₀ = 2·rate·tau; the sign of w stays that of the connection.
-
-    Weights are magnitudes times `sign`.
-    """
-
-    sparse = True
-    options: ClassVar[Mapping[str, Any]] = {
-        "lr": 1e-3,
-        "tau": 20.0,
-        "rate": 0.005,
-        "w_max": 1.0,
-        "sign": -1.0,
-    }
-    lr: float
-    tau: float
-    rate: float
-    w_max: float
-    sign: float
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        decay = math.exp(-m.dt / self.tau)
-        x, y = self.trace("x", m.x) * decay, self.trace("y", m.y) * decay
-        size = self.sign * self.weight
-        fall = self.outer(y - 2 * self.rate * self.tau, m.x_now)
-        size = size + self.lr * (self.outer(m.y_now, x) + fall)
-        self.weight.copy_(self.sign * size.clamp(0, self.w_max))
-        self.traces.update(x=x + m.x_now, y=y + m.y_now)
 
 
 class BioHash(Rule):
