@@ -20,6 +20,7 @@ from tenfold.spaic import (
     NeuronModel,
     Reward,
     Rule,
+    network_save,
 )
 from tenfold.spaic.network.learners import SURROGATES, PairSTDP
 
@@ -237,6 +238,17 @@ def test_a_function_of_a_hook_sees_the_reward_and_the_states_of_its_target():
 
     found, _, _ = circuit(lambda link, post: Clopath(link))
     assert (found - start).max() > 1e-3
+
+
+def test_rules_of_users_are_not_written_into_files(tmp_path):
+    for learner_of in (ByFunction, lambda link: Learner(link, algorithm=NearestPairs)):
+        with Network() as net:
+            cell = NeuronGroup(3)
+            link = Connection(cell, cell)
+            learner = learner_of(link)
+        with pytest.raises(InputError, match=r"learner learns by code of its own \((By|Near)"):
+            network_save(net, tmp_path / "net")
+        assert learner.rule is not None or learner.own_rules
 
 
 def test_what_a_hook_may_not_give_is_said():

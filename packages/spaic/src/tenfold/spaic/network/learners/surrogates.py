@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,8 +56,8 @@ class Surrogate:
         return self._evaluate(self.by_alpha, u, alpha)
 
     def _evaluate(self, text: str, u: Tensor, alpha: Tensor | float | None) -> Tensor:
-        given = {"u": u, "alpha": self.alpha if alpha is None else alpha, "pi": math.pi}
-        made = eq.evaluate(eq.expression(text), given)
+        alpha = self.alpha if alpha is None else alpha
+        (made,) = _function(text)(eq.NAMESPACE, u, alpha, math.pi)
         return made if isinstance(made, Tensor) else torch.full_like(u, float(made))
 
     def __call__(self, u: Tensor, alpha: Tensor | None = None) -> Tensor:
@@ -67,6 +68,14 @@ class Surrogate:
             alpha: The learned alpha, a tensor of one number.
         """
         return _Spike.apply(u, alpha, self)
+
+
+@lru_cache
+def _function(text: str) -> Any:
+    """Compiles a text of a surrogate for tensors, once."""
+    return eq.torch_function(
+        (eq.Statement("g", eq.expression(text)),), ("u", "alpha", "pi"), ("g",)
+    )
 
 
 class _Spike(torch.autograd.Function):
