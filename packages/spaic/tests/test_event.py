@@ -40,12 +40,20 @@ class Hebb(TraceRule):
         return -1.0, 1.2
 
 
+class Hooked(Learner):
+    """Gives the same rule by a hook."""
+
+    def connection_rule(self, con, backend, obj_type):
+        return Hebb(con)
+
+
 RULES = {
     "power": ("stdp", {"lr": 0.002, "mu_plus": 0.4, "mu_minus": 2.0, "alpha": 1.1}),
     "nearest": ("stdp", {"lr": 0.002, "mu_plus": 0.0, "nearest": True, "tau_minus": 15.0}),
     "triplet": ("triplet_stdp", {"lr": 1e-5, "w_min": -0.1, "w_max": 1.1}),
     "inhibitory": ("inhibitory_stdp", {"lr": 3e-6, "sign": 1.0, "rate": 0.02}),
     "own": (Hebb, {}),
+    "hook": (Hooked, {}),
 }
 
 
@@ -62,7 +70,9 @@ def plastic(engine, rule):
     )
     net.back = Connection(net.b, net.a, weight=random.uniform(0, 0.4, (9, 7)), delay=0.3)
     algorithm, options = RULES[rule]
-    net.learner = Learner([net.into, net.deep, net.back], algorithm=algorithm, **options)
+    plastic = [net.into, net.deep, net.back]
+    hooked = algorithm is Hooked
+    net.learner = Hooked(plastic) if hooked else Learner(plastic, algorithm=algorithm, **options)
     net.counts = Decoder(dec_target=net.b, num=7, coding_method="spike_counts")
     net.weights = StateMonitor(net.deep, "weight", dt=5.0)
     net.spikes = SpikeMonitor(net.a)

@@ -280,4 +280,10 @@ def test_what_a_hook_may_not_give_is_said():
     built(Number, "connection_rule gave 3; expected a rule, a function of a rule and a moment")
     built(Other, "connection_rule gave a rule of Connection .* when asked for Connection link")
     built(Loose, "custom_rule gave <function .*; expected rules of connections or groups")
+
+    class Mistaken(Learner):
+        def connection_rule(self, con, backend, obj_type):
+            return NearestPairs(con, rate=0.1)
+
+    built(Mistaken, "unknown option of NearestPairs 'rate'")
     built(Misnamed, r"gives NeuronGroup post the state U of shape \(2, 4\); it has V, O")

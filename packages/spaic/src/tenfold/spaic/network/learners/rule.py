@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from tenfold.shared.errors import InputError
+from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
@@ -66,6 +66,9 @@ class Rule:
     Args:
         con: The connection.
         options: Parameter → value.
+
+    Raises:
+        InputError: For an option that the rule does not have.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
@@ -78,6 +81,14 @@ class Rule:
 
     def __init__(self, con: Connection, **options: Any) -> None:
         self.con = con
+        self._set(options)
+
+    def _set(self, options: Mapping[str, Any]) -> None:
+        """Takes the options; refuses names that the rule does not have."""
+        for key in options:
+            if key not in self.options:
+                what = f"option of {type(self).__name__}"
+                raise InputError(did_you_mean(key, self.options, what))
         self.__dict__.update({**self.options, **options})
         self.pending: Tensor | None = None
         self.traces: dict[str, Tensor] = {}
@@ -195,10 +206,10 @@ class Rule:
         Returns:
             [batch, post], without x [1, post].
         """
+        if not self.con.stored_sparse:
+            return weight.sum(1)[None] if x is None else x @ weight.T
         if x is None:
             x = weight.new_ones(1, self.con.pre.num)
-        if not self.con.stored_sparse:
-            return x @ weight.T
         made = x.new_zeros(len(x), self.con.post.num)
         assert self.con.post_index is not None
         return made.index_add(1, self.con.post_index.to(x.device), self.at_pre(x) * weight)
@@ -227,9 +238,7 @@ class GroupRule(Rule):
 
     def __init__(self, group: NeuronGroup, **options: Any) -> None:
         self.group = group
-        self.__dict__.update({**self.options, **options})
-        self.pending = None
-        self.traces = {}
+        self._set(options)
 
     @property
     def part(self) -> NeuronGroup:
