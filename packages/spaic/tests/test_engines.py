@@ -27,7 +27,7 @@ HOMEMADE = NeuronModel(
     trainable=("gain", "tau"),
     constants="beta = exp(-dt / tau)",
     step="""
-    drive = gain * tanh(Isyn) + sigmoid(W) * exprel(0.1 * V) - sqrt(W ** 2 + 1) / 9
+    drive = gain * tanh(Isyn) + 0.1 * erf(V) + sigmoid(W) * exprel(0.1 * V) - sqrt(W ** 2 + 1) / 9
     W = clip(0.9 * W + maximum(V, 0.1) * minimum(drive, 2.0), -3, 3)
     u = beta * V + drive + 0.05 * exp(-abs(W)) * cos(V) - (1 + relu(V)) ** 1.5 / 50
     O = spike(u - v_th)

@@ -19,7 +19,9 @@ LEAVES = st.sampled_from(["x", "y", "0.5", "2", "-1.25"])
 
 def grown(inner):
     two = st.tuples(inner, st.sampled_from(["+", "-", "*"]), inner)
-    one = st.tuples(st.sampled_from(["tanh", "sigmoid", "exprel", "relu", "abs", "sin"]), inner)
+    one = st.tuples(
+        st.sampled_from(["tanh", "erf", "sigmoid", "exprel", "relu", "abs", "sin"]), inner
+    )
     choice = st.tuples(inner, st.sampled_from([">", "<="]), inner, inner, inner)
     return st.one_of(
         two.map(lambda t: f"({t[0]} {t[1]} {t[2]})"),

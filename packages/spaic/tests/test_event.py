@@ -17,11 +17,47 @@ from tenfold.spaic import (
     Reward,
     SpikeMonitor,
     StateMonitor,
+    Term,
+    TraceRule,
 )
 from tenfold.spaic.engines.draws import draw_normal, draw_poisson, draw_stream, draw_uniform
 
 
-def plastic(engine, nearest, mu):
+class Hebb(TraceRule):
+    """A rule of a user, told by its traces: growth by pairs of spikes, and decay by each."""
+
+    options = {"lr": 0.002, "tau": 12.0}  # noqa: RUF012
+    pre_traces, post_traces = {"x": "tau"}, {"y": "tau"}
+
+    def terms(self):
+        return [
+            Term("post", "lr", pre="x / (1 + x) ** 2"),
+            Term("post", "-0.3 * lr * w", post="1 + exp(-y)"),
+            Term("pre", "lr * w", post="y / (1 + y)", pre="1 / (3 + x)"),
+        ]
+
+    def bounds(self):
+        return -1.0, 1.2
+
+
+class Hooked(Learner):
+    """Gives the same rule by a hook."""
+
+    def connection_rule(self, con, backend, obj_type):
+        return Hebb(con)
+
+
+RULES = {
+    "power": ("stdp", {"lr": 0.002, "mu_plus": 0.4, "mu_minus": 2.0, "alpha": 1.1}),
+    "nearest": ("stdp", {"lr": 0.002, "mu_plus": 0.0, "nearest": True, "tau_minus": 15.0}),
+    "triplet": ("triplet_stdp", {"lr": 1e-5, "w_min": -0.1, "w_max": 1.1}),
+    "inhibitory": ("inhibitory_stdp", {"lr": 3e-6, "sign": 1.0, "rate": 0.02}),
+    "own": (Hebb, {}),
+    "hook": (Hooked, {}),
+}
+
+
+def plastic(engine, rule):
     random = np.random.default_rng(2)
     net = Network("plastic", dtype=torch.float64)
     net.input = Encoder(num=12, coding_method="poisson")
@@ -33,10 +69,10 @@ def plastic(engine, nearest, mu):
         net.a, net.b, weight=random.uniform(0, 1, (7, 9)), max_delay=1.5, min_delay=0.2
     )
     net.back = Connection(net.b, net.a, weight=random.uniform(0, 0.4, (9, 7)), delay=0.3)
-    options = {"lr": 0.002, "mu_plus": mu, "mu_minus": 2 * mu, "nearest": nearest, "alpha": 1.1}
-    net.learner = Learner(
-        trainable=[net.into, net.deep, net.back], algorithm="stdp", tau_minus=15.0, **options
-    )
+    algorithm, options = RULES[rule]
+    plastic = [net.into, net.deep, net.back]
+    hooked = algorithm is Hooked
+    net.learner = Hooked(plastic) if hooked else Learner(plastic, algorithm=algorithm, **options)
     net.counts = Decoder(dec_target=net.b, num=7, coding_method="spike_counts")
     net.weights = StateMonitor(net.deep, "weight", dt=5.0)
     net.spikes = SpikeMonitor(net.a)
@@ -48,18 +84,31 @@ def plastic(engine, nearest, mu):
     return net
 
 
-@pytest.mark.parametrize(("nearest", "mu"), [(False, 0.0), (True, 1.0), (False, 0.4)])
-def test_plasticity_by_events_equals_the_step_engine(nearest, mu):
-    one, two = plastic("step", nearest, mu), plastic("event", nearest, mu)
+@pytest.mark.parametrize("rule", RULES)
+def test_plasticity_by_events_equals_the_step_engine(rule):
+    one, two = plastic("step", rule), plastic("event", rule)
     assert two.engine_note.startswith("event")
     assert one.counts.predict.sum() > 10
     assert torch.equal(one.counts.predict, two.counts.predict)
     np.testing.assert_array_equal(one.spikes.spk_index[0], two.spikes.spk_index[0])
     for name in ("into", "deep", "back"):
         a, b = (net.members[name].weight.detach() for net in (one, two))
-        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-13)
     assert one.weights.values.std(-1).max() > 0.005  # it did learn
     np.testing.assert_allclose(two.weights.values, one.weights.values, rtol=1e-9, atol=1e-12)
+
+
+def test_terms_that_are_not_of_traces_are_refused():
+    class Wrong(Hebb):
+        def terms(self):
+            return [Term("pre", "lr", post="x")]
+
+    with Network() as net:
+        one = NeuronGroup(3)
+        link = Connection(one, one)
+        Learner(link, algorithm=Wrong)
+    with pytest.raises(InputError, match="Wrong: post='x' of a term at 'pre' names x; expected"):
+        net.run(1.0)
 
 
 def test_sources_reach_their_targets_with_delays():
@@ -122,7 +171,7 @@ def test_why_an_engine_is_not_taken_is_told():
         link = Connection(source, cell, link_type="full", w_std=0.0)
         learner = Learner(trainable=[link], algorithm="full_online_stdp")
     net.run(0.1)
-    assert "of the learning rules only 'stdp' changes synapses by events" in net.engine_note
+    assert "its rule is not one of traces, which change synapses by events" in net.engine_note
     assert learner.rule is not None
     with Network() as net:
         source = Generator(num=600, coding_method="poisson", rate=1.0)

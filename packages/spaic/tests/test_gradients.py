@@ -17,6 +17,7 @@ from tenfold.spaic import (
     NeuronGroup,
     NeuronModel,
     Reward,
+    StateMonitor,
 )
 from tenfold.spaic.network.learners import SURROGATES, kernel_scale
 
@@ -144,13 +145,13 @@ def test_bell_shaped_surrogates_are_derivatives_of_steps():
 LISTENS = NeuronModel(name="given", inputs=("Isyn", "unheard"), step="O = Isyn + 0 * unheard")
 
 
-def learned(algorithm, reward=None, **options):
+def learned(algorithm, reward=None, compat="spaic", scale=1.0, **options):
     """Trains one link on given spikes of both sides; returns its weights and all that went in."""
     random = np.random.default_rng(0)
     x = (random.random((2, 30, 4)) < 0.3).astype(float)
     y = (random.random((2, 30, 3)) < 0.3).astype(float)
-    start = random.random((3, 4)) * 0.1 + 0.4
-    with Network(compat="spaic", dtype=torch.float64) as net:
+    start = scale * (random.random((3, 4)) * 0.1 + 0.4)
+    with Network(compat=compat, dtype=torch.float64) as net:
         left = Encoder(num=4, coding_method="null")
         right = Encoder(num=3, coding_method="null")
         pre = NeuronGroup(4, model="null")
@@ -175,10 +176,10 @@ def learned(algorithm, reward=None, **options):
     return start, link.weight.detach().numpy(), x, y
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_online_stdp_sees_the_step_before_and_changes_the_step_after(full):
+@pytest.mark.parametrize(("full", "compat"), [(False, "spaic"), (True, None), (True, "spaic")])
+def test_online_stdp_sees_the_step_before_and_changes_the_step_after(full, compat):
     name = "full_online_stdp" if full else "nearest_online_stdp"
-    w, found, x, y = learned(name, norm=1.5)
+    w, found, x, y = learned(name, norm=1.5, compat=compat)
     d = math.exp(-1 / 20)
     tx, ty, pending = np.zeros((2, 4)), np.zeros((2, 3)), np.zeros((3, 4))
     for k in range(30):
@@ -188,10 +189,29 @@ def test_online_stdp_sees_the_step_before_and_changes_the_step_after(full):
         ty = ty * d + b if full else b + (1 - b) * ty * d
         w = w + pending
         pending = 1e-2 * b.T @ tx - 1e-4 * ty.T @ a
-        if not full or k == 29:
+        # Officially the last step is that of the run at the build: 10 steps before the first.
+        if not full or k >= (29 if compat is None else 9):
             w = w * 1.5 / np.abs(w).sum(1, keepdims=True)
         w = np.clip(w, 0, 1)
     np.testing.assert_allclose(found, w, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("build", "first"), [(False, 19), (True, 9)])
+def test_official_rows_are_scaled_from_the_last_step_of_the_run_at_the_build_on(build, first):
+    with Network(compat="spaic", dtype=torch.float64) as net:
+        source = Encoder(num=4, coding_method="poisson")
+        cell = NeuronGroup(3, model="lif", tau_m=4.0)
+        link = Connection(source, cell, weight=np.full((3, 4), 0.6))
+        Learner(link, algorithm="full_online_stdp", norm=1.5)
+        seen = StateMonitor(link, "weight")
+    if build:
+        net.build()
+    net.source(np.full((1, 4), 4.0))
+    for steps in (20, 40):
+        net.run(0.1 * steps)
+        sums = seen.values[0].sum(1)  # [post, steps]
+        np.testing.assert_allclose(sums[:, first:], 1.5, rtol=1e-12)
+        assert np.all(np.abs(sums[:, 4:first] - 1.5) > 1e-4)
 
 
 @pytest.mark.parametrize("reward", [[0.7], [0.5, -1.0, 2.0]])
@@ -274,19 +294,40 @@ def test_supervised_rules_equal_their_sums_over_spikes(algorithm):
     np.testing.assert_allclose(found, w + change, rtol=1e-7)
 
 
-def test_the_tempotron_moves_weights_at_the_highest_potential():
-    w, found, x, _, aim = learned("tempotron", lr=0.01, theta=0.5)
+@pytest.mark.parametrize(("compat", "theta"), [(None, 0.5), ("spaic", 1.6)])
+def test_the_tempotron_moves_weights_at_the_highest_potential(compat, theta):
+    w, found, x, _, aim = learned("tempotron", compat=compat, lr=0.01, theta=theta)
     t = np.arange(30) * 0.1
-    psp = kernel_scale(20, 5) * np.einsum("ts,bsj->btj", kernel(t[:, None] - t[None], 20.0, 5.0), x)
+    scale = kernel_scale(20, 5) if compat is None else 6.75
+    psp = scale * np.einsum("ts,bsj->btj", kernel(t[:, None] - t[None], 20.0, 5.0), x)
     v = np.einsum("btj,ij->bti", psp, w)
     change = np.zeros_like(w)
     for b in range(2):
         for i in range(3):
             best = v[b, :, i].argmax()
-            error = aim[b, i, 0] - (v[b, best, i] > 0.5)
+            error = aim[b, i, 0] - (v[b, best, i] > theta)
             change[i] += 0.01 * error * psp[b, best]
     assert np.abs(change).max() > 0
     np.testing.assert_allclose(found, w + change, rtol=1e-7)
+
+
+def test_the_official_tempotron_has_a_threshold_of_ten_and_weights_from_zero_to_two():
+    w, found, x, _, aim = learned("tempotron", scale=0.58, lr=0.3)
+    t = np.arange(30) * 0.1
+    psp = 6.75 * np.einsum("ts,bsj->btj", kernel(t[:, None] - t[None], 20.0, 5.0), x)
+    v = np.einsum("btj,ij->bti", psp, w)
+    highest = v.max(1)
+    assert highest.min() > 1  # the default threshold would be passed by all
+    assert highest.min() < 10 < highest.max()
+    error = aim[..., 0] - (highest > 10)
+    best = v.argmax(1)
+    change = sum(
+        0.3 * error[b, i] * psp[b, best[b, i]] * np.eye(3)[i][:, None]
+        for b in range(2)
+        for i in range(3)
+    )
+    assert (w + change).min() < 0
+    np.testing.assert_allclose(found, np.clip(w + change, 0, 2), rtol=1e-7)
 
 
 def test_stdp_of_a_convolution_equals_a_loop_over_patches():

@@ -180,7 +180,7 @@ def test_rewarded_stdp_of_a_convolution_equals_a_loop_over_patches(reward):
     for k in range(6):
         a, b = before(x, k)[0, 0], before(y, k)[0]
         w = w + 0.1 * reward * eligible
-        tx, ty = a + (1 - a) * tx * plus, b + (1 - b) * ty * minus
+        tx, ty = tx * plus + a, ty * minus + b  # they add up spikes, as those of rstdp
         eligible = np.zeros_like(w)
         for o in range(2):
             for r in range(2):
@@ -196,6 +196,13 @@ def test_rules_refuse_what_does_not_fit():
     with Network() as net:
         one, two = NeuronGroup(4), NeuronGroup(3)
         link = Connection(one, two, link_type="sparse_sparse", density=0.5)
+        Learner(trainable=[link], algorithm="force")
+    net.build()
+    with pytest.raises(InputError, match="force needs a whole matrix of weights, and Connection"):
+        net.run(1.0)
+    with Network() as net:
+        one, two = NeuronGroup(4), NeuronGroup(3)
+        link = Connection(one, two, link_type="spike2mass")
         Learner(trainable=[link], algorithm="stdp")
     net.build()
     with pytest.raises(InputError, match="stdp does not fit Connection link"):

@@ -24,7 +24,7 @@ def test_triton_gives_the_outputs_and_gradients_of_the_cpu(tmp_path):
     )
     found = torch.load(path, weights_only=True)
     expected = run_path(str(script))["everything"]()
-    assert len(found) == 12
+    assert len(found) == 13
     for name, (output, grads, kernel) in expected.items():
         other, others, interpreted = found[name]
         assert (kernel, interpreted) == ("Kernel", "TritonKernel")

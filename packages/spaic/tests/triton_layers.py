@@ -14,7 +14,7 @@ HOMEMADE = NeuronModel(
     trainable=("gain", "tau"),
     constants="beta = exp(-dt / tau)",
     step="""
-    drive = gain * tanh(Isyn) + sigmoid(W) * exprel(0.1 * V) - sqrt(W ** 2 + 1) / 9
+    drive = gain * tanh(Isyn) + 0.1 * erf(V) + sigmoid(W) * exprel(0.1 * V) - sqrt(W ** 2 + 1) / 9
     W = clip(0.9 * W + maximum(V, 0.1) * minimum(drive, 2.0), -3, 3) + 0.001 * V ** 5
     u = beta * V + drive + 0.05 * exp(-abs(W)) * cos(V) - (1 + relu(V)) ** 1.5 / 50
     O = spike(u - v_th)
@@ -24,12 +24,12 @@ HOMEMADE = NeuronModel(
 MODELS = ("lif", "clif", "plif", "glif", "aclif", "lifm", "izh", "ifsubtract", HOMEMADE)
 
 
-def layers(model, surrogate="AtanGrad", recurrent=False):
+def layers(model, algorithm="sbp", recurrent=False, **options):
     random = np.random.default_rng(0)
     with Network() as net:
         source = Encoder(num=5, coding_method="null")
-        options = {"tau_m": np.linspace(4, 9, 6)} if model in ("lif", "lifm") else {}
-        hidden = NeuronGroup(6, model=model, **options)
+        given = {"tau_m": np.linspace(4, 9, 6)} if model in ("lif", "lifm") else {}
+        hidden = NeuronGroup(6, model=model, **given)
         output = NeuronGroup(4, model=model)
         scale = {"glif": 100.0, "izh": 40.0}.get(model, 1.0) if isinstance(model, str) else 1.0
         Connection(source, hidden, weight=scale * random.normal(0.4, 0.5, (6, 5)))
@@ -37,7 +37,7 @@ def layers(model, surrogate="AtanGrad", recurrent=False):
         if recurrent:
             Connection(hidden, hidden, weight=random.normal(0.0, 0.3, (6, 6)), bias=0.02)
         record = Decoder(dec_target=output, num=4, coding_method="null")
-        learner = Learner(algorithm="sbp", surrogate_func=surrogate)
+        learner = Learner(algorithm=algorithm, **options)
     learner.trainable = [net]
     net.set_backend_dt(1.0)
     net.build(strategy=1, engine="scan", break_loops=recurrent)
@@ -52,8 +52,10 @@ def layers(model, surrogate="AtanGrad", recurrent=False):
 
 def everything():
     made = {str(getattr(model, "name", model)): layers(model) for model in MODELS}
-    made |= {name: layers("lif", name) for name in ("GateGrad", "SigmoidGrad")}
-    return made | {"recurrent": layers("clif", recurrent=True)}
+    surrogates = ("GateGrad", "SigmoidGrad")
+    made |= {name: layers("lif", surrogate_func=name) for name in surrogates}
+    made |= {"recurrent": layers("clif", recurrent=True)}
+    return made | {"learned alpha": layers("lif", "stbp", learn_alpha=True)}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.linalg import expm
+from scipy.special import erf
 from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
@@ -35,6 +36,7 @@ FUNCTIONS = frozenset(
         "log",
         "sqrt",
         "tanh",
+        "erf",
         "sigmoid",
         "relu",
         "abs",
@@ -477,6 +479,7 @@ NAMESPACE: dict[str, Callable[..., Any]] = {
     "log": _either(torch.log, np.log),
     "sqrt": _either(torch.sqrt, np.sqrt),
     "tanh": _either(torch.tanh, np.tanh),
+    "erf": _either(torch.erf, erf),
     "sin": _either(torch.sin, np.sin),
     "cos": _either(torch.cos, np.cos),
     "sigmoid": _either(torch.sigmoid, lambda x: 1 / (1 + np.exp(-np.asarray(x, dtype=float)))),

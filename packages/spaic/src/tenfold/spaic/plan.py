@@ -1,7 +1,7 @@
 """The plan of a network: what is computed in a step, in which order. Every engine runs a plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,7 @@ class Plan:
         gradients: Whether any part is trained through the run.
         ranks: Over how many processes the neurons are spread.
         lagged: Links that read the step before although the strategy is 1, since they close a loop.
+        run_steps: The steps of the run that it was built for; 10 if it was built before the first.
     """
 
     dt: float
@@ -77,6 +78,7 @@ class Plan:
     gradients: bool = False
     ranks: int = 1
     lagged: list[Connection] = field(default_factory=list)
+    run_steps: int = 10
 
 
 def make_plan(
@@ -93,6 +95,7 @@ def make_plan(
     full_grad: bool = False,
     ranks: int = 1,
     break_loops: bool = False,
+    run_steps: int = 10,
 ) -> Plan:
     """Compiles the parts of a network.
 
@@ -109,13 +112,14 @@ def make_plan(
         full_grad: Whether gradients flow through every part.
         ranks: Over how many processes the neurons are spread.
         break_loops: Whether, with strategy 1, links that close a loop read the step before.
+        run_steps: The steps of the run that it is built for.
 
     Raises:
         InputError: For a loop with strategy 1, a link to a variable that does not exist, a learner
             pair that fights for one weight.
     """
     plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors), ranks=ranks)
-    plan.learners = list(learners)
+    plan.learners, plan.run_steps = list(learners), run_steps
     present = {id(part) for part in parts}
     modules = [part for part in parts if isinstance(part, Module)]
     for part in parts:
@@ -258,17 +262,17 @@ def _learn(plan: Plan, full_grad: bool) -> None:
     trained: dict[int, Learner] = {}
     ruled: dict[int, Learner] = {}
     for learner in plan.learners:
-        parts = learner.parts(learner.trainable)
-        if learner.surrogate is None:
-            for con in parts:
-                if isinstance(con, Connection):
-                    ruled[id(con)] = learner
+        learner.bind(plan)
+        own = {id(con): learner for con in learner.ruled()}
+        ruled |= own
+        if learner.surrogate is None and not learner.own_surrogates:
             continue
-        for part in parts:
-            trained[id(part)] = learner
+        parts = learner.parts(learner.trainable)
+        trained |= {id(part): learner for part in parts if id(part) not in own}
         for part in [*parts, *learner.parts(learner.pathway)]:
-            if id(part) in plan.groups:
-                plan.groups[id(part)].surrogate = learner.surrogate
+            found = learner.own_surrogates.get(id(part), learner.surrogate)
+            if id(part) in plan.groups and found is not None:
+                _take_surrogate(plan, plan.groups[id(part)], found, id(part) in trained)
     for con in plan.links:
         if id(con) in trained and id(con) in ruled:
             raise InputError(
@@ -285,4 +289,15 @@ def _learn(plan: Plan, full_grad: bool) -> None:
     for entry in plan.groups.values():
         for tensor in entry.group.trainables.values():
             tensor.requires_grad_(id(entry.group) in trained or full_grad)
+        if entry.group.surrogate_alpha is not None:
+            learned = entry.surrogate is not None and entry.surrogate.learned
+            entry.group.surrogate_alpha.requires_grad_(learned)
     plan.gradients = bool(trained) or full_grad
+
+
+def _take_surrogate(plan: Plan, entry: GroupPlan, surrogate: Surrogate, trained: bool) -> None:
+    """Gives a group its surrogate; only that of a trained group learns its alpha."""
+    entry.surrogate = surrogate if trained else replace(surrogate, learned=False)
+    if entry.surrogate.learned:
+        entry.group.learn_alpha(surrogate.alpha, plan.dtype, plan.device)
+        entry.model = entry.group.compile(plan.compat, plan.dt, plan.dtype)

@@ -17,7 +17,7 @@ import numpy as np
 {imports}
 njit = _njit(nogil=True, error_model="numpy", cache={cache})
 """
-_CALLED = ("scalars", "draws", "delivery", "plasticity")
+_CALLED = ("scalars", "draws", "delivery")
 """The modules of compiled functions that a loop may call."""
 _MADE: dict[str, Any] = {}
 

@@ -83,6 +83,12 @@ def f_tanh(x: Any) -> Any:
 
 
 @njit(inline="always")
+def f_erf(x: Any) -> Any:
+    """The error function, in x's own type."""
+    return x * 0 + math.erf(x)
+
+
+@njit(inline="always")
 def f_sin(x: Any) -> Any:
     """The sine."""
     return math.sin(x)
@@ -110,6 +116,7 @@ __all__ = [
     "f_abs",
     "f_clip",
     "f_cos",
+    "f_erf",
     "f_exp",
     "f_exprel",
     "f_exprel_slope",

@@ -10,8 +10,8 @@ from torch import Tensor
 from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners import Moment
+from tenfold.spaic.network.groups import ALPHA, NeuronGroup
+from tenfold.spaic.network.learners import GroupRule, Learner, Moment, Rule
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.plan import GroupPlan, Plan
 
@@ -116,7 +116,11 @@ class GroupStep:
         self.functions["sum"] = lambda x: x.sum(tuple(range(1, x.ndim)), keepdim=True)
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
-            self.functions["spike"] = entry.surrogate
+            surrogate = entry.surrogate
+            learned = surrogate.learned
+            self.functions["spike"] = lambda u: surrogate(
+                u, self.values[ALPHA] if learned else None
+            )
 
     def advance(self, state: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Makes one step up to the spikes.
@@ -165,15 +169,14 @@ class StepEngine:
         self.steps = {
             key: GroupStep(entry, random, plan.device) for key, entry in plan.groups.items()
         }
-        self.rules = [
-            (learner, learner.make_rules(random)) for learner in plan.learners if learner.rule
-        ]
+        made = ((learner, learner.make_rules(plan, random)) for learner in plan.learners)
+        self.rules = [(learner, rules) for learner, rules in made if rules]
 
     def refresh(self) -> None:
         """Computes the constants again, since parameters may have been trained."""
         for step in self.steps.values():
             group = step.entry.group
-            if group.trainables or group.varible_ranges:
+            if group.changing:
                 plan = self.plan
                 step.entry.model = group.compile(plan.compat, plan.dt, plan.dtype)
                 step.values = group_values(step.entry, plan.device)
@@ -209,7 +212,7 @@ class StepEngine:
                 for reward in plan.rewards:
                     reward.step(state[id(reward.dec_target), reward.coding_var_name])
                 if self.rules:
-                    self._learn(before, state, k, k == count - 1)
+                    self._learn(before, state, k, count)
                 self._watch(state, done + k + 1)
         for node in plan.decoders:
             node.record, node.step = torch.stack(records[id(node)]), plan.dt
@@ -320,30 +323,52 @@ class StepEngine:
         sums[id(target), module.output_var_names[0]].append(value.reshape(expected))
 
     @torch.no_grad()
-    def _learn(self, before: dict[Key, Tensor], now: dict[Key, Tensor], k: int, last: bool) -> None:
+    def _learn(self, before: dict[Key, Tensor], now: dict[Key, Tensor], k: int, count: int) -> None:
         for learner, rules in self.rules:
-            reward = None
-            if rules[0].needs_reward:
-                node = learner.reward
-                if node is None:
-                    if len(self.plan.rewards) != 1:
-                        raise InputError(
-                            f"{learner!r}: {learner.algorithm} needs a reward, and the network has "
-                            f"{len(self.plan.rewards)}; add one or name it with reward="
-                        )
-                    node = self.plan.rewards[0]
-                reward = node.value
+            reward = self._reward(learner, any(rule.needs_reward for rule in rules))
             for rule in rules:
-                con = rule.con
-                pre = (id(con.pre), con.pre_var_name)
-                post = (id(con.post), "O")
-                seen = [before[pre], before[post], now[pre], now[post]]
+                pre, post, like = self._sides(rule, now)
+                seen = [before[pre], before[id(post), "O"], now[pre], now[id(post), "O"]]
                 if not rule.image:
                     seen = [value.flatten(1) for value in seen]
-                dtype = con.weight.dtype  # type: ignore[union-attr]
-                x, y, x_now, y_now = (value.to(dtype) for value in seen)
-                target = learner.target_at(k, con.post.num, x)
-                rule.step(Moment(x, y, x_now, y_now, target, reward, self.plan.dt, last))
+                x, y, x_now, y_now = (value.to(like.dtype) for value in seen)
+                target = learner.target_at(rule, k, post.num, x)
+                names = self.plan.groups[id(post)].model.states
+                state = {name: now[id(post), name] for name in names}
+                dt, last = self.plan.dt, k == count - 1
+                m = Moment(x, y, x_now, y_now, target, reward, dt, last, k, state)
+                rule.step(m)
+                if isinstance(rule, GroupRule):
+                    for name, value in m.state.items():
+                        if name not in names or value.shape != now[id(post), name].shape:
+                            raise InputError(
+                                f"{learner!r} gives {post!r} the state {name} of shape "
+                                f"{tuple(value.shape)}; it has {', '.join(names)}, each "
+                                f"{tuple(now[pre].shape)}"
+                            )
+                        now[id(post), name] = value
+                elif rule.con.mask is not None:
+                    rule.weight.mul_(rule.con.mask)
+
+    @staticmethod
+    def _sides(rule: Rule, now: dict[Key, Tensor]) -> tuple[Key, Any, Tensor]:
+        """What a rule reads as its source, its target, and a tensor of its precision."""
+        if isinstance(rule, GroupRule):
+            key = (id(rule.group), "O")
+            return key, rule.group, now[key]
+        con = rule.con
+        return (id(con.pre), con.pre_var_name), con.post, rule.weight
+
+    def _reward(self, learner: Learner, needed: bool) -> Tensor | None:
+        node, rewards = learner.reward, self.plan.rewards
+        if node is None and len(rewards) == 1:
+            node = rewards[0]
+        if node is None and needed:
+            raise InputError(
+                f"{learner!r}: {learner.algorithm} needs a reward, and the network has "
+                f"{len(rewards)}; add one or name it with reward="
+            )
+        return None if node is None else node.value
 
     def _watch(self, state: dict[Key, Tensor], step: int) -> None:
         dt = self.plan.dt

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from tenfold.spaic.model.neurons import (
     resolve,
 )
 from tenfold.spaic.network.objects import Assembly
+
+ALPHA = "surrogate_alpha"
+"""The name of the learned width or slope of a group's surrogate among its values."""
+LEAST_ALPHA = 1e-3
 
 
 class Layer(Assembly):
@@ -130,6 +135,7 @@ class NeuronGroup(Layer):
         self.varible_ranges = dict(varible_ranges or {})
         self.prefer_device = prefer_device
         self.trainables: dict[str, torch.nn.Parameter] = {}
+        self.surrogate_alpha: torch.nn.Parameter | None = None
         if neuron_position is not None:
             neuron_position = np.asarray(neuron_position, dtype=np.float64)
             if len(neuron_position) != self.num:
@@ -185,6 +191,24 @@ class NeuronGroup(Layer):
                 start = torch.as_tensor(values[name], dtype=dtype, device=device).clone()
                 self.trainables[name] = torch.nn.Parameter(start)
 
+    def learn_alpha(self, alpha: float, dtype: torch.dtype, device: torch.device) -> None:
+        """Makes the width or slope of the surrogate a parameter, once.
+
+        Args:
+            alpha: Its first value.
+            dtype: The network's precision.
+            device: The network's device.
+        """
+        if self.surrogate_alpha is None:
+            self.surrogate_alpha = torch.nn.Parameter(
+                torch.tensor(alpha, dtype=dtype, device=device)
+            )
+
+    @property
+    def changing(self) -> bool:
+        """Whether its values may change between runs."""
+        return bool(self.trainables or self.varible_ranges or self.surrogate_alpha is not None)
+
     def compile(self, compat: str | None, dt: float, dtype: torch.dtype) -> CompiledModel:
         """Turns the model into the step of this group.
 
@@ -213,4 +237,8 @@ class NeuronGroup(Layer):
                 f"{', '.join(made.states)}"
             )
         made.initial.update(self.initial)  # type: ignore[attr-defined]
+        if self.surrogate_alpha is not None:
+            with torch.no_grad():
+                self.surrogate_alpha.clamp_(min=LEAST_ALPHA)
+            made = replace(made, values={**made.values, ALPHA: self.surrogate_alpha})
         return made

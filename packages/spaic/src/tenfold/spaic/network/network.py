@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
-from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.groups import ALPHA, NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
@@ -58,7 +58,7 @@ class Network(Assembly):
         self._state: dict[tuple[int, str], Tensor] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}  # states that were loaded
         self._random = torch.Generator().manual_seed(0)
-        self._batch = 0
+        self._batch, self._run_steps = 0, 10
         self.n_time_step = 0
         self.engine_note = ""
         self._warned = False
@@ -221,9 +221,10 @@ class Network(Assembly):
             self.full_grad = full_enable_grad
         if device is not None or backend is not None:
             self.set_backend(backend, device or str(self.device), self.ranks > 1)
+        self._plan = self._engine = None
         self.prepare()
-        self._plan = self._make_plan()
-        self._engine = None
+        if self._plan is None:  # with learners it is made there
+            self._plan = self._make_plan()
 
     def _make_plan(self) -> Any:
         from tenfold.spaic.plan import make_plan
@@ -242,6 +243,7 @@ class Network(Assembly):
             full_grad=self.full_grad,
             ranks=self.ranks,
             break_loops=self.break_loops,
+            run_steps=self._run_steps,
         )
 
     # ---------------------------------------------------------------------------------------- run
@@ -300,6 +302,7 @@ class Network(Assembly):
     def _go(self, count: int, fresh: bool) -> None:
         from tenfold.spaic.engines.choice import make_engine
 
+        self._run_steps = count
         self.prepare()
         if self._plan is None:
             self._plan, self._engine = self._make_plan(), None
@@ -375,6 +378,8 @@ class Network(Assembly):
             made |= con.parameters()
         for group in self.parts(NeuronGroup):
             made |= {f"{group.id}:{{{key}}}": value for key, value in group.trainables.items()}
+            if group.surrogate_alpha is not None:
+                made[f"{group.id}:{{{ALPHA}}}"] = group.surrogate_alpha
             for name in group.definition(self.compat).stay:  # learned thresholds
                 key = (id(group), name)
                 value = self._state.get(key, self._kept.get(key))

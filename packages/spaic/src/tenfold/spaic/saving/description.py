@@ -16,7 +16,7 @@ from tenfold.spaic.network.connections import (
     Projection,
 )
 from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners import Learner
+from tenfold.spaic.network.learners import ALGORITHMS, Learner
 from tenfold.spaic.network.monitors import Monitor
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Generator, Node
@@ -98,6 +98,11 @@ def network_to_dict(net: Network) -> dict[str, Any]:
             if isinstance(part, Generator) and part.source is not None:
                 entry["source"] = _plain(part.source[0])
         elif isinstance(part, Learner):
+            if type(part) is not Learner or part.algorithm not in ALGORITHMS:
+                raise InputError(
+                    f"{part!r} learns by code of its own ({part.algorithm}), which cannot be "
+                    "written into a network file; add it after loading"
+                )
             entry |= {
                 "algorithm": part.algorithm,
                 "trainable": [reference(item, part) for item in part.trainable],

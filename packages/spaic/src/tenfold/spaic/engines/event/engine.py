@@ -17,7 +17,7 @@ from tenfold.spaic.engines.event.links import (
 from tenfold.spaic.engines.event.sources import in_loop, refresh_rate, write_source
 from tenfold.spaic.engines.ranks import Exchange, Share
 from tenfold.spaic.engines.step import watched
-from tenfold.spaic.network.learners import PairSTDP
+from tenfold.spaic.network.learners import TraceRule
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.plan import GroupPlan, Plan
 
@@ -39,11 +39,10 @@ class EventEngine:
         self.seed, self.runs = random.initial_seed(), 0
         self.share = Share(plan.ranks)
         self.exchange: Exchange | None = None
-        self.rules: dict[int, PairSTDP] = {}
+        self.rules: dict[int, TraceRule] = {}
         for learner in plan.learners:
-            if learner.rule is not None:
-                for rule in learner.make_rules(random):
-                    self.rules[id(rule.con)] = rule  # type: ignore[assignment]
+            for rule in learner.make_rules(plan, random):
+                self.rules[id(rule.con)] = rule  # type: ignore[assignment]
         self._ready = False
 
     def refresh(self) -> None:

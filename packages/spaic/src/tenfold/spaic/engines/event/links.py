@@ -8,8 +8,9 @@ import torch
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.engines.event.code import Code
+from tenfold.spaic.engines.event.plasticity import learning_arguments, learning_function
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.learners import PairSTDP
+from tenfold.spaic.network.learners import TraceRule
 from tenfold.spaic.plan import Plan
 
 FEW_LINKS = 16
@@ -43,7 +44,7 @@ class Synapses:
     age: int
     shortest: int
     mixed: bool
-    rule: PairSTDP | None
+    rule: TraceRule | None
     place: np.ndarray
 
     @property
@@ -84,7 +85,7 @@ def is_late(plan: Plan, con: Connection) -> bool:
     return any(con is item for item in plan.late)
 
 
-def synapses_of(code: Code, con: Connection, rule: PairSTDP | None) -> Synapses:
+def synapses_of(code: Code, con: Connection, rule: TraceRule | None) -> Synapses:
     """Lists the synapses of a link that end in this process's neurons.
 
     Args:
@@ -361,30 +362,14 @@ class LinkWriter:
         """
         code, number, rule = self.code, self.code.plan.links.index(item.con), item.rule
         assert rule is not None
-        dt, dtype = code.plan.dt, code.dtype
         spikes, count, value = self._seen(item.con, 0)
         targets = f"spikes_{code.number(item.con.post)}[now]"
         found = f"counts_{code.number(item.con.post)}[now]"
-        n, m = item.con.pre.num, item.con.post.num
-        by_target = np.lexsort((item.pre, item.post))
-        decays = np.exp([-dt / rule.tau_plus, -dt / rule.tau_minus])
-        rates = [rule.lr * rule.alpha * rule.w_max, rule.lr * rule.w_max]
-        for name, held in {
-            "x": np.zeros(n, dtype=dtype),
-            "y": np.zeros(m, dtype=dtype),
-            "decays": decays.astype(dtype),
-            "marks": (np.zeros(n, dtype=dtype), np.zeros(m, dtype=dtype)),
-            "in_start": starts(item.post, m),
-            "in_pre": item.pre[by_target].astype(np.int32),
-            "in_synapse": by_target,
-            "rates": np.array(rates, dtype=dtype),
-            "powers": np.array([rule.mu_minus, rule.mu_plus], dtype=dtype),
-            "w_max": dtype(rule.w_max),
-        }.items():
-            code.argument(f"{name}_{number}", held)
-        none = code.argument("nothing", np.zeros(0, dtype=dtype))
-        given = ["x", "y", "decays", "marks", "start", "post", "weight", "in_start", "in_pre"]
-        given += ["in_synapse", "rates", "powers", "w_max"]
+        held = learning_arguments(rule, item.pre, item.post, code.dtype)
+        for name, array in held.items():
+            code.argument(f"{name}_{number}", array)
+        none = code.argument("nothing", np.zeros(0, dtype=code.dtype))
+        given = ["xs", "ys", "marks", "start", "post", "weight", "in_start", "in_pre", "in_synapse"]
         names = ", ".join(f"{name}_{number}" for name in given)
         pairs = f"{spikes}, {count}, {value or none}, {targets}, {found}"
-        code.add(3, f"pair_stdp({pairs}, {names}, {bool(rule.nearest)}, t == 0)")
+        code.add(3, f"{learning_function(code, rule)}({pairs}, {names}, t == 0)")

@@ -5,7 +5,7 @@ from typing import Any
 
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.learners import PairSTDP
+from tenfold.spaic.network.learners import TraceRule
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 from tenfold.spaic.plan import Plan
 
@@ -49,21 +49,21 @@ def refusal(plan: Plan) -> str | None:
 def _learning(plan: Plan) -> str | None:
     seen: set[int] = set()
     for learner in plan.learners:
-        if learner.rule is None:
-            continue
-        if learner.rule is not PairSTDP:
-            return f"{learner!r}: of the learning rules only 'stdp' changes synapses by events"
-        if plan.ranks > 1:
+        kinds = {type(rule) for rule in learner.own_rules}
+        kinds |= {learner.rule} if learner.rule is not None else set()
+        # A rule with a step of its own is not told by its terms.
+        if any(getattr(kind, "step", None) is not TraceRule.step for kind in kinds):
+            return f"{learner!r}: its rule is not one of traces, which change synapses by events"
+        if kinds and plan.ranks > 1:
             return f"{learner!r} changes weights, which several processes do not share"
-        for part in learner.parts(learner.trainable):
-            if isinstance(part, Connection):
-                if part.pre_var_name != "O":
-                    return f"{part!r} is plastic and reads no spikes"
-                if part.mask is not None or part.kind == "all_to_all":
-                    return f"{part!r} is plastic and has a mask or one weight for all"
-                if id(part) in seen:
-                    return f"{part!r} has two learning rules"
-                seen.add(id(part))
+        for con in learner.ruled():
+            if con.pre_var_name != "O":
+                return f"{con!r} is plastic and reads no spikes"
+            if con.mask is not None or con.kind == "all_to_all":
+                return f"{con!r} is plastic and has a mask or one weight for all"
+            if id(con) in seen:
+                return f"{con!r} has two learning rules"
+            seen.add(id(con))
     return None
 
 

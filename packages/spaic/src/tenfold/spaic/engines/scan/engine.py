@@ -57,7 +57,7 @@ def refusal(plan: Plan) -> str | None:
         why_not = triton_kernels.refusal(plan)
         if why_not is not None:
             return why_not
-    if any(learner.rule for learner in plan.learners):
+    if any(learner.rule or learner.own_rules for learner in plan.learners):
         return "a learning rule changes its weights"
     if plan.late:
         return f"{plan.late[0]!r} adds to a state"
@@ -259,7 +259,7 @@ class ScanEngine:
         """Computes the constants again, since parameters may have been trained."""
         plan = self.plan
         for entry in plan.groups.values():
-            if entry.group.trainables or entry.group.varible_ranges:
+            if entry.group.changing:
                 entry.model = entry.group.compile(plan.compat, plan.dt, plan.dtype)
 
     def run(self, state: dict[Key, Tensor], count: int, batch: int, done: int, fresh: bool) -> None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from tenfold.spaic import equations as eq
+from tenfold.spaic.network.groups import ALPHA
 from tenfold.spaic.network.learners import Surrogate
 
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -77,7 +78,10 @@ class Tape:
             return self._emit(_BINARY[type(node.op)], left, right)
         assert isinstance(node, ast.Call)
         assert isinstance(node.func, ast.Name)
-        return self._emit(node.func.id, *map(self._walk, node.args))
+        given = [self._walk(part) for part in node.args]
+        if node.func.id == "spike" and self.surrogate is not None and self.surrogate.learned:
+            given.append(self.now[ALPHA])
+        return self._emit(node.func.id, *given)
 
     def forward(self) -> list[str]:
         """The lines that compute the program."""
@@ -171,7 +175,10 @@ class Tape:
         if kind == "clip":
             return [(a[0], f"({d} if ({a[0]} >= {a[1]}) & ({a[0]} <= {a[2]}) else {zero})")]
         if kind == "spike":
-            return [(a[0], f"{d} * ({self._slope(a[0])})")]
+            surrogate: Surrogate = self.surrogate  # type: ignore[assignment]
+            texts = (surrogate.text, surrogate.by_alpha)
+            slopes = [self._slope(text, a) for text in texts[: len(a)]]
+            return [(name, f"{d} * ({slope})") for name, slope in zip(a, slopes, strict=True)]
         half = self.literal(0.5)
         rules = {
             "exp": f"{d} * {out}",
@@ -181,19 +188,21 @@ class Tape:
             "sigmoid": f"{d} * {out} * ({one} - {out})",
             "relu": f"({d} if {a[0]} > {zero} else {zero})",
             "abs": f"({d} if {a[0]} > {zero} else -{d})",
+            "erf": f"{d} * {self.literal(2 / math.sqrt(math.pi))} * f_exp(-{a[0]} * {a[0]})",
             "sin": f"{d} * f_cos({a[0]})",
             "cos": f"-{d} * f_sin({a[0]})",
             "exprel": f"{d} * f_exprel_slope({a[0]})",
         }
         return [(a[0], rules[kind])]
 
-    def _slope(self, u: str) -> str:
+    def _slope(self, text: str, args: tuple[str, ...]) -> str:
+        """A derivative of a surrogate by u, or by alpha, of the variables of a spike."""
         surrogate: Surrogate = self.surrogate  # type: ignore[assignment]
-        fixed: dict[str, ast.expr] = {
-            "alpha": ast.Constant(float(surrogate.alpha)),
-            "pi": ast.Constant(math.pi),
-        }
-        node = eq.renamed(eq.expression(surrogate.text), fixed)
+        given = {name: ast.Name(held) for name, held in zip(("u", "alpha"), args, strict=False)}
+        fixed: dict[str, ast.expr] = {"pi": ast.Constant(math.pi)}
+        if "alpha" not in given:
+            fixed["alpha"] = ast.Constant(float(surrogate.alpha))
+        node = eq.renamed(eq.expression(text), fixed)
         (line,) = eq.scalar_lines((eq.Statement("g", node),), self.literal)
         tree = ast.parse(line.partition(" = ")[2], mode="eval").body
-        return ast.unparse(eq.renamed(tree, {"u": ast.Name(u, ast.Load())}))
+        return ast.unparse(eq.renamed(tree, given))

@@ -70,6 +70,7 @@ _CALLS = {
     "f_sin": "tl.sin({})",
     "f_cos": "tl.cos({})",
     "f_abs": "tl.abs({})",
+    "f_erf": "tl.erf({})",
     "f_floor": "tl.floor({})",
 }
 

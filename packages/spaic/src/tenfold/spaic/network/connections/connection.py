@@ -116,7 +116,8 @@ class Connection(BaseModule):
         self.pre_var_name, self.post_var_name = pre_var_name, post_var_name
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
         self.syn_kwargs = dict(syn_kwargs or {})
-        known = IMAGE_OPTIONS if self.kind in IMAGES.values() else LINK_OPTIONS[self.kind]
+        known = LINK_OPTIONS.get(self.kind, set())
+        known = known | IMAGE_OPTIONS if self.kind in IMAGES.values() else known
         for key in options:
             if key not in known:
                 raise InputError(f"{self!r}: {did_you_mean(key, known, f'option of {link_type}')}")

@@ -98,6 +98,7 @@ LINK_OPTIONS: dict[str, set[str]] = {
     "mass2spike": {"w_mean", "w_std", "unit_conversion"},
     "all_to_all": {"w_mean", "no_self"},
     "complex_attention": {"w_mean", "w_std", "groups", "d_k"},
+    "continuous_local": {"sigma_c", "clust_size", "cutting"},
 }
 IMAGE_OPTIONS = {
     "in_channels",
@@ -171,7 +172,53 @@ def image_shapes(con: "Connection") -> tuple[int, int, int]:
         raise InputError(
             f"{con!r}: continuous_local links sheets of one channel, got {channels}, {out_channels}"
         )
+    neighbourhood(con)  # says what is wrong with it
     return made
+
+
+def neighbourhood(con: "Connection") -> Tensor | None:
+    """How the places of a `continuous_local` sheet share their activity in learning.
+
+    K(r) = (e^{−r²/(2σ_c²)}/Z_c − e^{−r²/(2σ_s²)}/Z_s)/K₀ over the `clust_size` × `clust_size`
+    places around a place that are at most `cutting` places away; Z_c and Z_s let each bell have the
+    sum one, K₀ the middle the value one. So K adds up to zero: neighbours learn as a place does,
+    those farther away the opposite; a sheet that is active everywhere learns at its borders only.
+
+    The card (section 5) gives the three names and "difference-of-Gaussian smoothing across
+    neighbours". Chosen here: σ_s = 2 σ_c (as `dist_depd` has its b = 2 a), that `clust_size` and
+    `cutting` are counted in places, the scale, and that what is smoothed is the activity of the
+    targets, as STDP sees it.
+
+    Args:
+        con: The connection; without its option `sigma_c` nothing is smoothed.
+
+    Returns:
+        [clust_size, clust_size], float64, or None.
+
+    Raises:
+        InputError: For a width or distance that is not positive, or a size that is not odd.
+    """
+    sigma, size = con.options.get("sigma_c"), con.options.get("clust_size", 5)
+    cutting = con.options.get("cutting", math.inf)
+    if sigma is None:
+        given = {"clust_size", "cutting"} & set(con.options)
+        if given:
+            raise InputError(f"{con!r}: {', '.join(sorted(given))} without sigma_c")
+        return None
+    if not 0 < sigma < math.inf or not cutting > 0:
+        raise InputError(f"{con!r}: sigma_c={sigma}, cutting={cutting}; expected > 0 places")
+    if size != int(size) or size < 1 or size % 2 == 0:
+        raise InputError(f"{con!r}: clust_size={size}; expected an odd number of places")
+    along = torch.arange(int(size), dtype=torch.float64) - int(size) // 2
+    apart = along[:, None] ** 2 + along[None] ** 2
+    near = apart <= cutting**2
+    if int(near.sum()) == 1:  # no neighbours
+        return near.to(torch.float64)
+    centre, surround = (
+        torch.where(near, torch.exp(-apart / (2 * width**2)), 0.0) for width in (sigma, 2 * sigma)
+    )
+    made = centre / centre.sum() - surround / surround.sum()
+    return made / made[int(size) // 2, int(size) // 2]
 
 
 def pooling(con: "Connection") -> tuple[int, int, int]:

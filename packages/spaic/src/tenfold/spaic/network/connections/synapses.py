@@ -42,7 +42,7 @@ class Synapse:
 
 
 def check(con: "Connection") -> None:
-    """Refuses parameters that no synapse of a connection takes, and times that are not positive.
+    """Refuses parameters that no synapse of a connection takes, and times that do not fit.
 
     Args:
         con: The connection.
@@ -59,6 +59,13 @@ def check(con: "Connection") -> None:
             raise InputError(f"{con!r}: {did_you_mean(key, known, what)}")
         if key.startswith("tau") and not 0 < float(value) < math.inf:
             raise InputError(f"{con!r}: {key}={value}; a synapse's time constant must be > 0 ms")
+    if "2_order_synapse" in con.syn_type:
+        rise, decay = (float(option(con, "2_order_synapse", key)) for key in ("tau_r", "tau_d"))
+        if rise == decay:  # R' − D' of section 6 has no scale that would make it an alpha function
+            raise InputError(
+                f"{con!r}: tau_r=tau_d={rise:g}: its current is zero; take different times, or "
+                "alpha_synapse"
+            )
 
 
 def option(con: "Connection", synapse: str, name: str) -> Any:

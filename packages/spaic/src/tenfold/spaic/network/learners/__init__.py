@@ -3,9 +3,13 @@
 from tenfold.spaic.network.learners.checking import (
     finite_differences,
 )
+from tenfold.spaic.network.learners.images import (
+    ImageRSTDP,
+    ImageSTDP,
+    LocalRSTDP,
+    LocalSTDP,
+)
 from tenfold.spaic.network.learners.learner import (
-    ALGORITHMS,
-    RULES,
     Learner,
     listed,
 )
@@ -16,28 +20,31 @@ from tenfold.spaic.network.learners.online import (
     RateModulate,
     Sensitivity,
 )
+from tenfold.spaic.network.learners.registry import (
+    ALGORITHMS,
+    RULES,
+)
 from tenfold.spaic.network.learners.rewarded import (
     RSTDP,
     RSTDPET,
     DopamineSTDP,
     FeedbackRSTDP,
-    ImageRSTDP,
-    LocalRSTDP,
     SwitchRSTDP,
 )
 from tenfold.spaic.network.learners.rule import (
+    GroupRule,
     Moment,
     Rule,
+    double_exponential,
     kernel_scale,
+    peak_time,
 )
 from tenfold.spaic.network.learners.stdp import (
     BioHash,
     FullOnlineSTDP,
     HomeostaticScaling,
-    ImageSTDP,
     InhibitorySTDP,
     IntegerSTDP,
-    LocalSTDP,
     MetaSTDP,
     NearestOnlineSTDP,
     PairSTDP,
@@ -54,6 +61,10 @@ from tenfold.spaic.network.learners.supervised import (
 from tenfold.spaic.network.learners.surrogates import (
     SURROGATES,
     Surrogate,
+)
+from tenfold.spaic.network.learners.traces import (
+    Term,
+    TraceRule,
 )
 
 __all__ = [
@@ -72,6 +83,7 @@ __all__ = [
     "FeedbackRSTDP",
     "Forward",
     "FullOnlineSTDP",
+    "GroupRule",
     "HomeostaticScaling",
     "ImageRSTDP",
     "ImageSTDP",
@@ -92,8 +104,12 @@ __all__ = [
     "Surrogate",
     "SwitchRSTDP",
     "Tempotron",
+    "Term",
+    "TraceRule",
     "TripletSTDP",
+    "double_exponential",
     "finite_differences",
     "kernel_scale",
     "listed",
+    "peak_time",
 ]

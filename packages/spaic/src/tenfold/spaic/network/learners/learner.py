@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,33 +13,14 @@ from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners.online import OTTT, EProp, Forward, RateModulate
-from tenfold.spaic.network.learners.rewarded import (
-    RSTDP,
-    RSTDPET,
-    DopamineSTDP,
-    FeedbackRSTDP,
-    ImageRSTDP,
-    LocalRSTDP,
-    SwitchRSTDP,
-)
-from tenfold.spaic.network.learners.rule import Rule
-from tenfold.spaic.network.learners.stdp import (
-    BioHash,
-    FullOnlineSTDP,
-    HomeostaticScaling,
-    ImageSTDP,
-    InhibitorySTDP,
-    IntegerSTDP,
-    LocalSTDP,
-    MetaSTDP,
-    NearestOnlineSTDP,
-    PairSTDP,
-    TripletSTDP,
-)
-from tenfold.spaic.network.learners.supervised import FORCE, PSD, SPAN, ReSuMe, SpikeProp, Tempotron
+from tenfold.spaic.network.learners.online import Forward
+from tenfold.spaic.network.learners.registry import ALGORITHMS, RULES
+from tenfold.spaic.network.learners.rule import GroupRule, Rule
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
+
+if TYPE_CHECKING:
+    from tenfold.spaic.plan import Plan
 
 _OPTIMISERS = {
     name: getattr(torch.optim, name)
@@ -70,52 +52,27 @@ _SCHEDULES = {
     ]
 }
 
-RULES: dict[str, tuple[type[Rule], Mapping[str, Any]]] = {
-    "nearest_online_stdp": (NearestOnlineSTDP, {}),
-    "full_online_stdp": (FullOnlineSTDP, {}),
-    "meta_nearest_online_stdp": (MetaSTDP, {}),
-    "postpreintstdp": (IntegerSTDP, {}),
-    "conv2d_stdp": (ImageSTDP, {}),
-    "local_stdp": (LocalSTDP, {}),
-    "local_rstdp": (LocalRSTDP, {}),
-    "rstdp": (RSTDP, {}),
-    "rstdpet": (RSTDPET, {}),
-    "conv2d_rstdp": (ImageRSTDP, {}),
-    "switch_rstdp": (SwitchRSTDP, {}),
-    "bp_rstdp": (FeedbackRSTDP, {}),
-    "bp_rstdpet": (FeedbackRSTDP, {"tau_pre": 4.0, "tau_post": 10.0, "tau_et": 5.0}),
-    "homeostatic_scaling": (HomeostaticScaling, {}),
-    "stdp": (PairSTDP, {}),
-    "triplet_stdp": (TripletSTDP, {}),
-    "inhibitory_stdp": (InhibitorySTDP, {}),
-    "resume": (ReSuMe, {}),
-    "psd": (PSD, {}),
-    "span": (SPAN, {}),
-    "tempotron": (Tempotron, {}),
-    "spikeprop": (SpikeProp, {}),
-    "force": (FORCE, {}),
-    "dopamine_stdp": (DopamineSTDP, {}),
-    "biohash": (BioHash, {}),
-    "eprop": (EProp, {}),
-    "ottt": (OTTT, {}),
-    "rate_modulate": (RateModulate, {}),
-}
-"""algorithm → the rule and what differs from its defaults."""
-
-ALGORITHMS = (*OWN, "sbp", *RULES)
-
 
 class Learner(BaseModule):
     """Trains parts of a network.
+
+    A subclass may override the hooks `custom_rule`, `connection_rule` and `neuron_rule`, which are
+    called at each build. What they give stands in for the algorithm where they give something:
+
+        class Decaying(Learner):
+            def connection_rule(self, con, backend, obj_type):
+                if obj_type == "trainable":
+                    return lambda rule, m: rule.weight.mul_(1 - 1e-3 * backend.dt)
 
     Args:
         trainable: A network, assembly, group, connection, module, or a list of them.
         pathway: Parts that only carry gradients.
         algorithm: stca, stbp, sbp, true (surrogate gradients) or a rule of `RULES`, in any case, or
-            a `Rule` class.
+            a `Rule` class; stca by default, and of a subclass with hooks none.
         name: The name.
         reward: The Reward node of a rewarded rule; by default the network's only one.
-        **options: Parameters: alpha and surrogate_func of the gradients, those of the rule.
+        **options: Parameters: of the gradients alpha, surrogate_func and learn_alpha, which makes
+            the alpha of each trainable group a parameter (`Surrogate`); those of the rule.
 
     Raises:
         InputError: For names and values that do not fit.
@@ -127,7 +84,7 @@ class Learner(BaseModule):
         self,
         trainable: Any = None,
         pathway: Any = None,
-        algorithm: str | type[Rule] = "stca",
+        algorithm: str | type[Rule] | None = None,
         name: str | None = None,
         reward: Any = None,
         **options: Any,
@@ -135,13 +92,20 @@ class Learner(BaseModule):
         super().__init__(name)
         self.trainable = listed(trainable)
         self.pathway = listed(pathway)
-        self.algorithm = algorithm.casefold() if isinstance(algorithm, str) else algorithm.__name__
+        if algorithm is None and not self._has_hooks():
+            algorithm = "stca"
+        made = type(self) if algorithm is None else algorithm
+        self.algorithm = made.casefold() if isinstance(made, str) else made.__name__
         self.reward = reward
         self.options = options
         self.surrogate: Surrogate | None = None
         self.rule: type[Rule] | None = None
         self._defaults: Mapping[str, Any] = {}
-        if isinstance(algorithm, type):
+        self.own_rules: list[Rule] = []  # what the hooks gave
+        self.own_surrogates: dict[int, Surrogate] = {}
+        if algorithm is None:
+            pass
+        elif isinstance(algorithm, type):
             self.rule = algorithm
         elif self.algorithm in RULES:
             self.rule, self._defaults = RULES[self.algorithm]
@@ -157,6 +121,12 @@ class Learner(BaseModule):
                 value = options[key]
                 if key.startswith("tau") and value is not None and not 0 < value < math.inf:
                     raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
+                if key.endswith("_decay") and not 0 <= value <= 1:
+                    raise InputError(f"{self!r}: {key}={value}; a decay is from 0 to 1")
+            bounds = {**self.rule.options, **self._defaults, **options}
+            low, high = bounds.get("w_min"), bounds.get("w_max")
+            if low is not None and high is not None and low > high:
+                raise InputError(f"{self!r}: w_min={low} is above w_max={high}")
         self.optim_name = self.lr_schedule_name = ""
         self.optim_kwargs: dict[str, Any] = {}
         self.schedule_kwargs: dict[str, Any] = {}
@@ -167,22 +137,26 @@ class Learner(BaseModule):
 
     def _surrogate(self) -> Surrogate:
         options = dict(self.options)
-        name = self.algorithm
+        name: Any = self.algorithm
         if name == "sbp":
             name = options.pop("surrogate_func", "AtanGrad")
-            if isinstance(name, Surrogate):
-                return name
-            if name not in SURROGATES or name in OWN:
+            if not isinstance(name, Surrogate) and (name not in SURROGATES or name in OWN):
                 known = [key for key in SURROGATES if key not in OWN]
                 raise InputError(f"{self!r}: {did_you_mean(name, known, 'surrogate_func')}")
-        alpha = options.pop("alpha", SURROGATES[name].alpha)
+        made = name if isinstance(name, Surrogate) else SURROGATES[name]
+        alpha = options.pop("alpha", made.alpha)
+        learned = options.pop("learn_alpha", made.learned)
         if options:
-            hint = did_you_mean(next(iter(options)), ("alpha", "surrogate_func"), "option")
-            raise InputError(f"{self!r}: {hint}")
+            known = ["alpha", "learn_alpha", "surrogate_func"]
+            raise InputError(f"{self!r}: {did_you_mean(next(iter(options)), known, 'option')}")
         if not 0 < alpha < math.inf:
             raise InputError(f"{self!r}: alpha={alpha}; expected > 0")
-        made = SURROGATES[name]
-        return Surrogate(made.name, made.text, float(alpha), made.at_zero)
+        if learned and not made.by_alpha:
+            raise InputError(
+                f"{self!r}: learn_alpha=True, but {made.name} does not say how it depends on alpha "
+                "(Surrogate.by_alpha)"
+            )
+        return replace(made, alpha=float(alpha), learned=bool(learned))
 
     # ---------------------------------------------------------------------------------- optimiser
 
@@ -339,39 +313,151 @@ class Learner(BaseModule):
                     made |= {id(p): p for p in module.parameters()}
             elif isinstance(part, NeuronGroup):
                 made |= {id(p): p for p in part.trainables.values()}
+                alpha = part.surrogate_alpha
+                if alpha is not None and alpha.requires_grad:
+                    made[id(alpha)] = alpha
             elif hasattr(part, "torch_module"):
                 made |= {id(p): p for p in part.torch_module.parameters()}
         return list(made.values())
 
-    def make_rules(self, random: torch.Generator) -> list[Rule]:
-        """Makes the rule of each trainable connection.
+    # ------------------------------------------------------------------------------------- hooks
+
+    def custom_rule(self, backend: "Plan") -> Any:
+        """A hook for the learner as a whole, called first, once at each build.
 
         Args:
+            backend: The plan that is built: `dt`, `dtype`, `device`, `groups`, `links`, ...
+
+        Returns:
+            A `Rule` of a connection or a `GroupRule` of a group, a list of them, or None.
+        """
+        return None
+
+    def connection_rule(self, con: Connection, backend: "Plan", obj_type: str) -> Any:
+        """A hook for each connection, called once at each build.
+
+        Args:
+            con: The connection.
+            backend: The plan that is built.
+            obj_type: `trainable` or `pathway`: which list the connection is in.
+
+        Returns:
+            A `Rule` of the connection; a function of a rule and a `Moment`, which changes
+            `rule.weight` at each step and keeps its traces in the rule; or None, which leaves the
+            connection to the algorithm.
+        """
+        return None
+
+    def neuron_rule(self, group: NeuronGroup, backend: "Plan", obj_type: str) -> Any:
+        """A hook for each group, called once at each build.
+
+        Args:
+            group: The group.
+            backend: The plan that is built.
+            obj_type: `trainable` or `pathway`: which list the group is in.
+
+        Returns:
+            A `Surrogate`, which stands in for the derivative of the group's spikes; a `GroupRule`;
+            a function of a rule and a `Moment`, which changes `m.state` at each step; or None,
+            which leaves the group to the algorithm.
+        """
+        return None
+
+    def _has_hooks(self) -> bool:
+        names = ("custom_rule", "connection_rule", "neuron_rule")
+        return any(getattr(type(self), name) is not getattr(Learner, name) for name in names)
+
+    def bind(self, plan: "Plan") -> None:
+        """Calls the hooks; the network does so at each build.
+
+        Args:
+            plan: The plan.
+
+        Raises:
+            InputError: If a hook gives something else, or, without an algorithm, all give nothing.
+        """
+        self.plan, self.own_rules, self.own_surrogates = plan, [], {}
+        for made in listed(self.custom_rule(plan)):
+            if not isinstance(made, Rule):
+                raise InputError(
+                    f"{self!r}: custom_rule gave {made!r}; expected rules of connections or groups"
+                )
+            self.own_rules.append(made)
+        for obj_type, which in (("trainable", self.trainable), ("pathway", self.pathway)):
+            for part in self.parts(which):
+                if isinstance(part, Connection):
+                    given = self.connection_rule(part, plan, obj_type)
+                    self._take(given, part, Rule, "connection_rule")
+                elif isinstance(part, NeuronGroup):
+                    given = self.neuron_rule(part, plan, obj_type)
+                    if isinstance(given, Surrogate):
+                        self.own_surrogates[id(part)] = given
+                    else:
+                        self._take(given, part, GroupRule, "neuron_rule")
+        if not (self.rule or self.surrogate or self.own_rules or self.own_surrogates):
+            raise InputError(f"{self!r} has no algorithm, and its hooks gave no rule")
+
+    def _take(self, given: Any, part: Any, kind: type[Rule], hook: str) -> None:
+        """Keeps the rule that a hook gave of a part."""
+        if given is None:
+            return
+        if isinstance(given, Rule):
+            if given.part is not part:
+                raise InputError(
+                    f"{self!r}: {hook} gave a rule of {given.part!r} when asked for {part!r}"
+                )
+            self.own_rules.append(given)
+        elif callable(given):
+            made = kind(part)
+            made.function, made.sparse = given, True
+            self.own_rules.append(made)
+        else:
+            raise InputError(
+                f"{self!r}: {hook} gave {given!r}; expected a rule, a function of a rule and a "
+                "moment, or None"
+            )
+
+    def ruled(self) -> list[Connection]:
+        """Lists the connections that rules change."""
+        made = [rule.part for rule in self.own_rules]
+        if self.rule is not None:
+            made += [part for part in self.parts(self.trainable) if isinstance(part, Connection)]
+        return [part for part in made if isinstance(part, Connection)]
+
+    def make_rules(self, plan: "Plan", random: torch.Generator) -> list[Rule]:
+        """Makes the rule of each trainable connection, or of each group.
+
+        Args:
+            plan: The plan that they are run in.
             random: For rules that draw.
 
         Raises:
             InputError: For a connection that the rule does not fit, or if there is none.
         """
-        assert self.rule is not None
-        made = []
-        for part in self.parts(self.trainable):
-            if isinstance(part, Connection) and part.weight is not None:
-                pairs = tuple(part.weight.shape) == (part.post.num, part.pre.num)
-                if part.stored_sparse or not (
-                    part.kind == self.rule.link if self.rule.image else pairs
-                ):
-                    raise InputError(f"{self!r}: {self.algorithm} does not fit {part!r}")
-                rule = self.rule(part, **{**self._defaults, **self.options})
-                rule.learner, rule.random = self, random
-                made.append(rule)
-        if not made:
-            raise InputError(f"{self!r}: {self.algorithm} found no connection to train")
+        made = list(self.own_rules)
+        own = {id(rule.part) for rule in made}
+        for part in self.parts(self.trainable) if self.rule is not None else ():
+            if id(part) in own:
+                continue
+            assert self.rule is not None
+            if issubclass(self.rule, GroupRule):
+                fits = isinstance(part, NeuronGroup)
+            else:
+                fits = isinstance(part, Connection) and part.weight is not None
+            if fits:
+                made.append(self.rule(part, **{**self._defaults, **self.options}))
+        for rule in made:
+            rule.learner, rule.plan, rule.random = self, plan, random
+            rule.check()
+        if not made and self.rule is not None:
+            raise InputError(f"{self!r}: {self.algorithm} found nothing to train")
         return made
 
-    def target_at(self, k: int, post: int, like: Tensor) -> Tensor | None:
+    def target_at(self, rule: Rule, k: int, post: int, like: Tensor) -> Tensor | None:
         """Gives what a supervised rule is taught for one step; None for other rules.
 
         Args:
+            rule: The rule; one that a hook wrote may read what there is.
             k: The step of the run.
             post: The number of target neurons.
             like: For device and precision.
@@ -379,7 +465,8 @@ class Learner(BaseModule):
         Raises:
             InputError: As `taught`.
         """
-        return self.taught(k, post, like) if self.rule and self.rule.needs_target else None
+        written = rule.function is not None and self._target is not None
+        return self.taught(k, post, like) if rule.needs_target or written else None
 
     def taught(self, k: int, post: int, like: Tensor) -> Tensor:
         """Gives the target of one step.

@@ -9,44 +9,13 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners.rule import Moment, Rule
-from tenfold.spaic.network.learners.stdp import ImageSTDP, LocalSTDP, NearestOnlineSTDP
-
-
-class ImageRSTDP(ImageSTDP):
-    """The same, times the reward of the step."""
-
-    needs_reward = True
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        eligible = self.traces.get("eligible")
-        if eligible is not None:
-            self.weight.add_(self.lr * m.reward.mean() * eligible)  # type: ignore[union-attr]
-        self.traces["eligible"] = self.change(m)
-
-
-class LocalRSTDP(LocalSTDP):
-    """The same as LocalSTDP, times the reward of the step."""
-
-    needs_reward = True
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        change = m.reward.mean().to(self.weight) * self.change(m)  # type: ignore[union-attr]
-        self.weight.add_(change).clamp_(self.con.w_min, self.con.w_max)
+from tenfold.spaic.network.learners.stdp import NearestOnlineSTDP
 
 
 class RSTDP(Rule):
     """Reward-modulated STDP (Florian 2007): W += lr R ζ, ζ = yᵀP₊ + P₋ᵀx of the step before."""
 
+    sparse = True
     needs_reward = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.1,
@@ -62,7 +31,7 @@ class RSTDP(Rule):
     A_minus: float
 
     def eligibility(self, m: Moment) -> Tensor:
-        """ζ of this step, [post, pre], summed over the batch.
+        """ζ of this step, of the weight's shape, summed over the batch.
 
         Args:
             m: The step.
@@ -70,24 +39,19 @@ class RSTDP(Rule):
         plus = self.trace("+", m.x) * math.exp(-m.dt / self.tau_plus) + self.A_plus * m.x
         minus = self.trace("-", m.y) * math.exp(-m.dt / self.tau_minus) + self.A_minus * m.y
         self.traces.update({"+": plus, "-": minus})
-        return m.y.T @ plus + minus.T @ m.x
+        return self.outer(m.y, plus) + self.outer(minus, m.x)
 
     def rewarded(self, m: Moment, change: Tensor) -> Tensor:
         """The change times the reward: one for all, or one a target neuron.
 
         Args:
             m: The step.
-            change: [post, pre].
+            change: Of the weight's shape.
 
         Raises:
             InputError: For a reward of another size.
         """
-        reward: Tensor = m.reward  # type: ignore[assignment]
-        if reward.numel() not in (1, len(change)):
-            raise InputError(
-                f"{self.con!r}: the reward has {reward.numel()} values; expected 1 or {len(change)}"
-            )
-        return reward.reshape(-1, 1).to(change) * change
+        return self.by_target(_reward(self, m)) * change
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
@@ -102,11 +66,29 @@ class RSTDP(Rule):
 
 
 class RSTDPET(RSTDP):
-    """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z."""
+    """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z.
 
-    options: ClassVar[Mapping[str, Any]] = {**RSTDP.options, "tau_e": 25.0, "tau_z": 25.0}
+    `lr` has no default (section 10.3).
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        **RSTDP.options,
+        "lr": None,
+        "tau_e": 25.0,
+        "tau_z": 25.0,
+    }
     tau_e: float
     tau_z: float
+
+    def check(self) -> None:
+        """Refuses a connection that does not fit, and a rule without a step size.
+
+        Raises:
+            InputError: Naming the connection or the option.
+        """
+        super().check()
+        if self.lr is None:
+            raise InputError(f"{self.learner!r}: {self.learner.algorithm} needs lr=")
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
@@ -148,6 +130,7 @@ class SwitchRSTDP(NearestOnlineSTDP):
 class FeedbackRSTDP(Rule):
     """Reward fed back through fixed random weights (bp_rstdp, and with `tau_et` bp_rstdpet)."""
 
+    sparse = True
     needs_reward = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 0.1,
@@ -184,12 +167,13 @@ class FeedbackRSTDP(Rule):
         ty = own * self.trace("y", m.y) + (1 - own) * m.y
         self.traces.update(x=tx, y=ty)
         n = len(m.x)
-        eligible = (self.A_plus * m.y.T @ tx + self.A_minus * ty.T @ m.x) / n
+        eligible = (self.A_plus * self.outer(m.y, tx) + self.A_minus * self.outer(ty, m.x)) / n
         if self.tau_et is not None:
             eligible = math.exp(-m.dt / self.tau_et) * self.trace("et", eligible) + eligible
             self.traces["et"] = eligible
-        steady = self.hs_r * (ty - 0.1).T @ tx / n
-        self.apply_pending(self.lr * (self.feedback @ reward)[:, None] * eligible - steady)
+        steady = self.hs_r * self.outer(ty - 0.1, tx) / n
+        fed_back = self.by_target(self.feedback @ reward)
+        self.apply_pending(self.lr * fed_back * eligible - steady)
 
 
 class DopamineSTDP(Rule):
@@ -200,6 +184,7 @@ class DopamineSTDP(Rule):
     stays from w_min to w_max.
     """
 
+    sparse = True
     needs_reward = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1e-3,
@@ -225,13 +210,24 @@ class DopamineSTDP(Rule):
         o, w = self.__dict__, self.weight
         x = self.trace("x", m.x) * math.exp(-m.dt / o["tau_plus"])
         y = self.trace("y", m.y) * math.exp(-m.dt / o["tau_minus"])
-        pairs = o["A_plus"] * m.y_now.T @ x - o["A_minus"] * y.T @ m.x_now
+        pairs = o["A_plus"] * self.outer(m.y_now, x) - o["A_minus"] * self.outer(y, m.x_now)
         c = self.trace("c", w) * math.exp(-m.dt / o["tau_c"]) + pairs / len(m.x)
-        reward: Tensor = m.reward.reshape(-1).to(w)  # type: ignore[union-attr]
-        if reward.numel() not in (1, len(w)):
-            raise InputError(
-                f"{self.con!r}: the reward has {reward.numel()} values; expected 1 or {len(w)}"
-            )
+        reward = _reward(self, m)
         d = self.trace("d", reward) * math.exp(-m.dt / o["tau_d"]) + reward
-        w.add_(o["lr"] * m.dt * d[:, None] * c).clamp_(o["w_min"], o["w_max"])
+        w.add_(o["lr"] * m.dt * self.by_target(d) * c).clamp_(o["w_min"], o["w_max"])
         self.traces.update(x=x + m.x_now, y=y + m.y_now, c=c, d=d)
+
+
+def _reward(rule: Rule, m: Moment) -> Tensor:
+    """The reward of a step: one for all, or one a target neuron.
+
+    Raises:
+        InputError: For a reward of another size.
+    """
+    reward: Tensor = m.reward.reshape(-1).to(rule.weight)  # type: ignore[union-attr]
+    count = rule.con.post.num
+    if reward.numel() not in (1, count):
+        raise InputError(
+            f"{rule.con!r}: the reward has {reward.numel()} values; expected 1 or {count}"
+        )
+    return reward

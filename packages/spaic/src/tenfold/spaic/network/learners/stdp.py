@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.connections.synapses import unfolding
 from tenfold.spaic.network.learners.rule import Moment, Rule
+from tenfold.spaic.network.learners.traces import Term, TraceRule, power
 
 
 class NearestOnlineSTDP(Rule):
     """Nearest-neighbour traces; rows are scaled to a fixed sum at every step (section 10.2)."""
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "Apost": 1e-2,
         "Apre": 1e-4,
@@ -43,7 +43,7 @@ class NearestOnlineSTDP(Rule):
         tx = m.x + (1 - m.x) * tx * self.pre_decay
         ty = m.y + (1 - m.y) * ty * self.post_decay
         self.traces.update(x=tx, y=ty)
-        return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
+        return self.Apost * self.outer(m.y, tx) - self.Apre * self.outer(ty, m.x)
 
     def bound(self, scaled: bool) -> None:
         """Scales each row to the sum `norm` and clamps.
@@ -53,7 +53,7 @@ class NearestOnlineSTDP(Rule):
         """
         w = self.weight
         if scaled:
-            w.mul_(self.norm / w.abs().sum(1, keepdim=True).clamp(min=1e-12))
+            w.mul_(self.by_target(self.norm / self.sums(w.abs())[0].clamp(min=1e-12)))
         w.clamp_(self.w_min, self.w_max)
 
     def step(self, m: Moment) -> None:
@@ -67,7 +67,11 @@ class NearestOnlineSTDP(Rule):
 
 
 class FullOnlineSTDP(NearestOnlineSTDP):
-    """All-to-all traces; rows are scaled in the last step of a run only."""
+    """All-to-all traces; rows are scaled in the last step of a run only.
+
+    In the compatible mode rows are scaled in each step from that on, counted from 0, which was the
+    last of the run that the network was built for; of one built before its first run, 9.
+    """
 
     def change(self, m: Moment) -> Tensor:
         """The change of a step from traces that add up all spikes.
@@ -78,7 +82,7 @@ class FullOnlineSTDP(NearestOnlineSTDP):
         tx = self.trace("x", m.x) * self.pre_decay + m.x
         ty = self.trace("y", m.y) * self.post_decay + m.y
         self.traces.update(x=tx, y=ty)
-        return self.Apost * m.y.T @ tx - self.Apre * ty.T @ m.x
+        return self.Apost * self.outer(m.y, tx) - self.Apre * self.outer(ty, m.x)
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
@@ -87,7 +91,8 @@ class FullOnlineSTDP(NearestOnlineSTDP):
             m: The step.
         """
         self.apply_pending(self.change(m))
-        self.bound(m.last)
+        official = self.plan.compat == "spaic"
+        self.bound(m.step >= self.plan.run_steps - 1 if official else m.last)
 
 
 class MetaSTDP(NearestOnlineSTDP):
@@ -134,14 +139,15 @@ class MetaSTDP(NearestOnlineSTDP):
         self._kept = ty
         w = self.weight
         if self._mean is None:
-            self._mean = w.mean(1, keepdim=True)
+            self._mean = self.sums(w)[0] / self.con.pre.num
         room_up, room_down = (self.w_max - w).clamp(min=1e-9), (w - self.w_min).clamp(min=1e-9)
-        rise = self.Apost * (m.y.T @ tx) * torch.exp(-self.softness / room_up)
-        fall = self.Apre * (ty.T @ m.x) * torch.exp(-self.softness / room_down)
+        rise = self.Apost * self.outer(m.y, tx) * torch.exp(-self.softness / room_up)
+        fall = self.Apre * self.outer(ty, m.x) * torch.exp(-self.softness / room_down)
         self.apply_pending(rise - fall)
         active = ty.mean(0)
-        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())[:, None]
-        w.mul_(self._mean / w.mean(1, keepdim=True).clamp(min=1e-12))
+        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())
+        mean = self.sums(w)[0] / self.con.pre.num
+        w.mul_(self.by_target(self._mean / mean.clamp(min=1e-12)))
         self.bound(False)
 
 
@@ -152,6 +158,7 @@ class IntegerSTDP(Rule):
     `pre_sign` chooses.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"pre_sign": 1.0, "max_threshold": 4915.0}
     pre_sign: float
     max_threshold: float
@@ -167,12 +174,12 @@ class IntegerSTDP(Rule):
         tx, ty = torch.where(m.x_now > 0, 127.0, tx), torch.where(m.y_now > 0, 127.0, ty)
         self.traces.update(x=tx, y=ty)
         w = self.weight
-        w.add_(self.pre_sign * self._rounded(14 * ty).T @ m.x_now)
-        w.add_(m.y_now.T @ self._rounded(141 * tx))
+        w.add_(self.pre_sign * self.outer(self._rounded(14 * ty), m.x_now))
+        w.add_(self.outer(m.y_now, self._rounded(141 * tx)))
         threshold = self.con.post.last_state.get("th")
         if threshold is not None:
             high = threshold.flatten(1).amax(0) > self.max_threshold
-            w[high] = torch.floor(w[high] / 2)
+            w.copy_(torch.where(self.by_target(high), torch.floor(w / 2), w))
         w.clamp_(0, 109)
 
     def _rounded(self, value: Tensor) -> Tensor:
@@ -183,103 +190,13 @@ class IntegerSTDP(Rule):
         return low + (drawn < scaled - low).to(value.dtype)
 
 
-class ImageSTDP(Rule):
-    """Nearest-neighbour STDP on the patches of a convolution (section 10.2, conv2d_stdp)."""
-
-    options: ClassVar[Mapping[str, Any]] = {
-        "lr": 0.1,
-        "tau_plus": 20.0,
-        "tau_minus": 20.0,
-        "A_plus": 1.0,
-        "A_minus": -1.0,
-    }
-    image = True
-    lr: float
-    tau_plus: float
-    tau_minus: float
-    A_plus: float
-    A_minus: float
-
-    def patches(self, x: Tensor) -> Tensor:
-        """[batch, in·k·k, positions] of an image.
-
-        Args:
-            x: [batch, in, height, width].
-        """
-        return F.unfold(x, **unfolding(self.con))
-
-    def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape.
-
-        Args:
-            m: The step.
-
-        Raises:
-            InputError: If the link pools.
-        """
-        x, y = self.patches(m.x), m.y.flatten(2)
-        if x.shape[2] != y.shape[2]:
-            raise InputError(f"{self.con!r}: STDP of a convolution takes no pooling")
-        tx = x + (1 - x) * self.trace("x", x) * math.exp(-m.dt / self.tau_plus)
-        ty = y + (1 - y) * self.trace("y", y) * math.exp(-m.dt / self.tau_minus)
-        self.traces.update(x=tx, y=ty)
-        gain = self.A_plus * torch.einsum("bop,bip->oi", y, tx)
-        loss = self.A_minus * torch.einsum("bop,bip->oi", ty, x)
-        return (gain + loss).reshape(self.weight.shape)
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        self.apply_pending(self.lr * self.change(m))
-
-
-class LocalSTDP(ImageSTDP):
-    """STDP of receptive fields of their own (the link `continuous_local`), without a lag.
-
-    w[k, place] += A_plus y x̄ − A_minus ȳ x at each step, x̄ and ȳ the traces of earlier spikes, then
-    clamped to the link's bounds. The homeostasis of the official rule is not described.
-    """
-
-    options: ClassVar[Mapping[str, Any]] = {
-        "A_plus": 1e-3,
-        "A_minus": 1e-4,
-        "tau_pre": 10.0,
-        "tau_post": 100.0,
-    }
-    link = "continuous_local"
-    tau_pre: float
-    tau_post: float
-
-    def change(self, m: Moment) -> Tensor:
-        """The change of a step, in the weight's shape.
-
-        Args:
-            m: The step.
-        """
-        x, y = self.patches(m.x_now), m.y_now.flatten(1)[:, None]
-        tx = self.trace("x", x) * math.exp(-m.dt / self.tau_pre)
-        ty = self.trace("y", y) * math.exp(-m.dt / self.tau_post)
-        self.traces.update(x=tx + x, y=ty + y)
-        return (self.A_plus * y * tx - self.A_minus * ty * x).sum(0).reshape(self.weight.shape)
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        self.weight.add_(self.change(m)).clamp_(self.con.w_min, self.con.w_max)
-
-
-class PairSTDP(Rule):
+class PairSTDP(TraceRule):
     """Pair STDP of the field, without lags: on a source spike w −= A₋(w) y, on a target spike
     w += A₊(w) x, with the traces before the event.
 
     A₊(w) = lr·w_max·(1 − w/w_max)^mu_plus and A₋(w) = lr·alpha·w_max·(w/w_max)^mu_minus (NEST's
-    `stdp_synapse`): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with the latest spike.
+    `stdp_synapse`, whose w_max is 100): mu 0 is additive, mu 1 multiplicative. `nearest` pairs with
+    the latest spike.
     """
 
     options: ClassVar[Mapping[str, Any]] = {
@@ -292,34 +209,27 @@ class PairSTDP(Rule):
         "w_max": 1.0,
         "nearest": False,
     }
-    lr: float
-    alpha: float
+    pre_traces: ClassVar[Mapping[str, str]] = {"x": "tau_plus"}
+    post_traces: ClassVar[Mapping[str, str]] = {"y": "tau_minus"}
     mu_plus: float
     mu_minus: float
-    tau_plus: float
-    tau_minus: float
     w_max: float
-    nearest: bool
 
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
+    def terms(self) -> list[Term]:
+        """A₋ and A₊."""
+        share = "clip(w / w_max, 0, 1)"
+        fall, rise = power(share, self.mu_minus), power(f"(1 - {share})", self.mu_plus)
+        return [
+            Term("pre", f"-lr * alpha * w_max * {fall}", post="y"),
+            Term("post", f"lr * w_max * {rise}", pre="x"),
+        ]
 
-        Args:
-            m: The step.
-        """
-        x = self.trace("x", m.x) * math.exp(-m.dt / self.tau_plus)
-        y = self.trace("y", m.y) * math.exp(-m.dt / self.tau_minus)
-        w = self.weight
-        share = (w / self.w_max).clamp(0, 1)
-        fall = self.lr * self.alpha * self.w_max * share**self.mu_minus * (y.T @ m.x_now)
-        rise = self.lr * self.w_max * (1 - share) ** self.mu_plus * (m.y_now.T @ x)
-        w.add_(rise - fall).clamp_(0, self.w_max)
-        if self.nearest:
-            x, y = torch.where(m.x_now > 0, 0.0, x), torch.where(m.y_now > 0, 0.0, y)
-        self.traces.update(x=x + m.x_now, y=y + m.y_now)
+    def bounds(self) -> tuple[float, float]:
+        """From 0 to w_max."""
+        return 0.0, self.w_max
 
 
-class TripletSTDP(Rule):
+class TripletSTDP(TraceRule):
     """Triplet STDP (Pfister & Gerstner 2006), all-to-all, with the traces before the event.
 
     w −= o1 (A2_minus + A3_minus r2) at a source spike, w += r1 (A2_plus + A3_plus o2) at a target
@@ -339,22 +249,53 @@ class TripletSTDP(Rule):
         "w_min": 0.0,
         "w_max": 1.0,
     }
+    pre_traces: ClassVar[Mapping[str, str]] = {"r1": "tau_plus", "r2": "tau_x"}
+    post_traces: ClassVar[Mapping[str, str]] = {"o1": "tau_minus", "o2": "tau_y"}
+    w_min: float
+    w_max: float
 
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
+    def terms(self) -> list[Term]:
+        """The fall at a source spike, the rise at a target spike."""
+        return [
+            Term("pre", "-lr", post="o1", pre="A2_minus + A3_minus * r2"),
+            Term("post", "lr", post="A2_plus + A3_plus * o2", pre="r1"),
+        ]
 
-        Args:
-            m: The step.
-        """
-        o = self.__dict__
-        r1 = self.trace("r1", m.x) * math.exp(-m.dt / o["tau_plus"])
-        r2 = self.trace("r2", m.x) * math.exp(-m.dt / o["tau_x"])
-        o1 = self.trace("o1", m.y) * math.exp(-m.dt / o["tau_minus"])
-        o2 = self.trace("o2", m.y) * math.exp(-m.dt / o["tau_y"])
-        fall = o1.T @ (m.x_now * (o["A2_minus"] + o["A3_minus"] * r2))
-        rise = (m.y_now * (o["A2_plus"] + o["A3_plus"] * o2)).T @ r1
-        self.weight.add_(o["lr"] * (rise - fall)).clamp_(o["w_min"], o["w_max"])
-        self.traces.update(r1=r1 + m.x_now, r2=r2 + m.x_now, o1=o1 + m.y_now, o2=o2 + m.y_now)
+    def bounds(self) -> tuple[float, float]:
+        """From w_min to w_max."""
+        return self.w_min, self.w_max
+
+
+class InhibitorySTDP(TraceRule):
+    """Inhibitory plasticity (Vogels et al. 2011): w += lr (y − rho₀) at a source spike, w += lr x
+    at a target spike, rho₀ = 2·rate·tau; the sign of w stays that of the connection.
+
+    Weights are magnitudes times `sign`.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-3,
+        "tau": 20.0,
+        "rate": 0.005,
+        "w_max": 1.0,
+        "sign": -1.0,
+    }
+    pre_traces: ClassVar[Mapping[str, str]] = {"x": "tau"}
+    post_traces: ClassVar[Mapping[str, str]] = {"y": "tau"}
+    w_max: float
+    sign: float
+
+    def terms(self) -> list[Term]:
+        """Both pair with the other side's trace; a source spike alone weakens."""
+        return [
+            Term("pre", "sign * lr", post="y - 2 * rate * tau"),
+            Term("post", "sign * lr", pre="x"),
+        ]
+
+    def bounds(self) -> tuple[float, float]:
+        """From 0 to w_max, times the sign."""
+        low, high = sorted((0.0, self.sign * self.w_max))
+        return low, high
 
 
 class HomeostaticScaling(Rule):
@@ -364,6 +305,7 @@ class HomeostaticScaling(Rule):
     of a neuron grow by the same factor when it is too quiet. Weights stay from w_min to w_max.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {
         "lr": 1e-3,
         "rate": 0.01,
@@ -388,41 +330,7 @@ class HomeostaticScaling(Rule):
         a = decay * self.traces.get("a", start) + (1 - decay) / m.dt * m.y_now.mean(0)
         self.traces["a"] = a
         growth = 1 + self.lr * m.dt * (self.rate - a)
-        self.weight.mul_(growth[:, None]).clamp_(self.w_min, self.w_max)
-
-
-class InhibitorySTDP(Rule):
-    """Inhibitory plasticity (Vogels et al. 2011): w += lr (y − rho₀) at a source spike, w += lr x
-    at a target spike, rho₀ = 2·rate·tau; the sign of w stays that of the connection.
-
-    Weights are magnitudes times `sign`.
-    """
-
-    options: ClassVar[Mapping[str, Any]] = {
-        "lr": 1e-3,
-        "tau": 20.0,
-        "rate": 0.005,
-        "w_max": 1.0,
-        "sign": -1.0,
-    }
-    lr: float
-    tau: float
-    rate: float
-    w_max: float
-    sign: float
-
-    def step(self, m: Moment) -> None:
-        """Changes the weight.
-
-        Args:
-            m: The step.
-        """
-        decay = math.exp(-m.dt / self.tau)
-        x, y = self.trace("x", m.x) * decay, self.trace("y", m.y) * decay
-        size = self.sign * self.weight
-        size = size + self.lr * (m.y_now.T @ x + (y - 2 * self.rate * self.tau).T @ m.x_now)
-        self.weight.copy_(self.sign * size.clamp(0, self.w_max))
-        self.traces.update(x=x + m.x_now, y=y + m.y_now)
+        self.weight.mul_(self.by_target(growth)).clamp_(self.w_min, self.w_max)
 
 
 class BioHash(Rule):
@@ -434,6 +342,7 @@ class BioHash(Rule):
     the name only; these are the equations of the references.
     """
 
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.02, "p": 2.0, "rank": 2, "delta": 0.4}
     lr: float
     p: float
@@ -455,12 +364,13 @@ class BioHash(Rule):
         if not m.last:
             return
         w = self.weight
-        if not 2 <= self.rank <= len(w):
-            raise InputError(f"{self.con!r}: rank={self.rank}; expected from 2 to {len(w)}")
+        count = self.con.post.num
+        if not 2 <= self.rank <= count:
+            raise InputError(f"{self.con!r}: rank={self.rank}; expected from 2 to {count}")
         x = seen / self.traces["steps"]
-        fit = x @ (w.abs() ** (self.p - 2) * w).T
+        fit = self.sums(w.abs() ** (self.p - 2) * w, x)
         order = fit.argsort(1, descending=True)
         g = torch.zeros_like(fit)
         g.scatter_(1, order[:, :1], 1.0)
         g.scatter_(1, order[:, self.rank - 1 : self.rank], -self.delta)
-        w.add_(self.lr / len(x) * (g.T @ x - (g * fit).sum(0)[:, None] * w))
+        w.add_(self.lr / len(x) * (self.outer(g, x) - self.by_target((g * fit).sum(0)) * w))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.learners.rule import Moment, Rule, kernel_scale
+from tenfold.spaic.network.learners.rule import Moment, Rule, double_exponential, peak_time
 
 
 class ReSuMe(Rule):
     """Remote supervision (Ponulak 2010): Δw = lr (S_d − S_o)(a + A·x), x the source's trace."""
 
     needs_target = True
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "a": 0.01, "A": 1.0, "tau": 10.0}
     lr: float
     a: float
@@ -29,16 +30,26 @@ class ReSuMe(Rule):
         """
         x = self.trace("x", m.x) * math.exp(-m.dt / self.tau) + m.x_now
         self.traces["x"] = x
-        self.weight.add_(self.lr * (m.target - m.y_now).T @ (self.a + self.A * x))  # type: ignore[operator]
+        wrong: Tensor = m.target - m.y_now  # type: ignore[operator]
+        self.weight.add_(self.lr * self.outer(wrong, self.a + self.A * x))
 
 
 class _DoubleExponential(Rule):
-    """A rule that sees each spike of the source as a current of two exponentials and peak 1."""
+    """A rule that sees each spike of the source as a current ε(t)/ε(peak) of peak 1.
+
+    ε is the difference of two exponentials; of equal times the current is (t/τ) e^{1−t/τ}.
+    """
 
     needs_target = True
+    sparse = True
     lr: float
     tau: float
     tau_s: float
+
+    def scale(self) -> float:
+        """What ε is multiplied by: 1/ε(peak)."""
+        peak: float = double_exponential(peak_time(self.tau, self.tau_s), self.tau, self.tau_s)
+        return 1 / peak
 
     def current(self, m: Moment) -> Tensor:
         """Advances the source's current by a step: [batch, pre].
@@ -46,10 +57,12 @@ class _DoubleExponential(Rule):
         Args:
             m: The step.
         """
-        slow = self.trace("slow", m.x) * math.exp(-m.dt / self.tau) + m.x_now
-        fast = self.trace("fast", m.x) * math.exp(-m.dt / self.tau_s) + m.x_now
-        self.traces.update(slow=slow, fast=fast)
-        return kernel_scale(self.tau, self.tau_s) * (slow - fast)
+        tau, tau_s = self.tau, self.tau_s
+        rise = double_exponential(m.dt, tau, tau_s) * self.scale()
+        slow, current = self.trace("slow", m.x), self.trace("current", m.x)
+        current = current * math.exp(-m.dt / tau_s) + rise * slow
+        self.traces.update(slow=slow * math.exp(-m.dt / tau) + m.x_now, current=current)
+        return current
 
 
 class PSD(_DoubleExponential):
@@ -63,8 +76,8 @@ class PSD(_DoubleExponential):
         Args:
             m: The step.
         """
-        change = (m.target - m.y_now).T @ self.current(m)  # type: ignore[operator]
-        self.weight.add_(self.lr * change)
+        wrong: Tensor = m.target - m.y_now  # type: ignore[operator]
+        self.weight.add_(self.lr * self.outer(wrong, self.current(m)))
 
 
 class SPAN(Rule):
@@ -72,6 +85,7 @@ class SPAN(Rule):
     Δw = lr ∫ s̃_in (s̃_d − s̃_o) dt, applied at the end of the run."""
 
     needs_target = True
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 5.0}
     lr: float
     tau: float
@@ -91,7 +105,7 @@ class SPAN(Rule):
         """
         x = self._alpha("x", m.x_now, m.dt)
         difference = self._alpha("d", m.target, m.dt) - self._alpha("o", m.y_now, m.dt)  # type: ignore[arg-type]
-        total = self.trace("total", self.weight) + m.dt * difference.T @ x
+        total = self.trace("total", self.weight) + m.dt * self.outer(difference, x)
         self.traces["total"] = total
         if m.last:
             self.weight.add_(self.lr * total)
@@ -102,10 +116,22 @@ class Tempotron(_DoubleExponential):
 
     The potential V(t) = Σ w K(t − t_i) is the rule's own, with the kernel K of peak 1; on an error
     Δw = ± lr Σ K(t_max − t_i) at the time of the highest V. `target` is [batch, post], 0 or 1.
+
+    `theta` is 1 by default. In the compatible mode it is 10, K is 6.75 (e^{−t/τ} − e^{−t/τs})
+    whatever the times are, and weights are clamped to [0, 2].
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
-    theta: float
+    options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": None}
+    theta: float | None
+
+    @property
+    def official(self) -> bool:
+        """Whether the network is in the compatible mode."""
+        return self.plan.compat == "spaic"
+
+    def scale(self) -> float:
+        """What ε is multiplied by: 1/ε(peak), officially 6.75 (τ − τs)."""
+        return 6.75 * (self.tau - self.tau_s) if self.official else super().scale()
 
     def step(self, m: Moment) -> None:
         """Follows V and its highest point; changes the weight in the last step.
@@ -114,31 +140,35 @@ class Tempotron(_DoubleExponential):
             m: The step.
         """
         psp = self.current(m)
-        v = psp @ self.weight.T
+        v = self.sums(self.weight, psp)
         best = self.traces.setdefault("best", torch.full_like(v, -math.inf))
-        shape = (*v.shape, psp.shape[1])
-        at = self.traces.setdefault("at", torch.zeros(shape, dtype=v.dtype, device=v.device))
+        at = self.traces.setdefault("at", v.new_zeros(len(v), *self.weight.shape))
         higher = v > best
         self.traces["best"] = torch.where(higher, v, best)
-        self.traces["at"] = torch.where(higher[..., None], psp[:, None, :], at)
+        self.traces["at"] = torch.where(self.at_post(higher), self.at_pre(psp), at)
         if m.last:
-            fired = self.traces["best"] > self.theta
+            theta = (10.0 if self.official else 1.0) if self.theta is None else self.theta
+            fired = self.traces["best"] > theta
             error = m.target.to(v.dtype) - fired.to(v.dtype)  # type: ignore[union-attr]
-            change = torch.einsum("bo,boi->oi", error, self.traces["at"])
+            change = (self.at_post(error) * self.traces["at"]).sum(0)
             self.weight.add_(self.lr * change)
+            if self.official:
+                self.weight.clamp_(0, 2)
 
 
 class SpikeProp(Rule):
     """SpikeProp (Bohte et al. 2002) of one layer: the target says when each neuron spikes first.
 
-    The rule's own potential is v(t) = Σ w ε(t − t_i), ε(t) = (e^{−t/τm} − e^{−t/τs})/(τm − τs); the
-    time t_o of its first crossing of `theta` is found within the step, and
+    The rule's own potential is v(t) = Σ w ε(t − t_i), ε(t) = (e^{−t/τm} − e^{−t/τs})/(τm − τs) (of
+    equal times (t/τ²) e^{−t/τ}); the time t_o of its first crossing of `theta` is found within the
+    step, and
     Δw = lr (t_o − t_d) ε(t_o − t_i)/v̇(t_o), v̇ clamped to [0.001, 100]. `target` is [batch, post] in
     ms; not a number where a neuron is not taught. A neuron that does not reach `theta` learns
     nothing.
     """
 
     needs_target = True
+    sparse = True
     options: ClassVar[Mapping[str, Any]] = {"lr": 0.01, "tau": 20.0, "tau_s": 5.0, "theta": 1.0}
     lr: float
     tau: float
@@ -150,44 +180,38 @@ class SpikeProp(Rule):
 
         Args:
             m: The step.
-
-        Raises:
-            InputError: For equal time constants.
         """
-        if min(self.tau, self.tau_s) <= 0 or self.tau == self.tau_s:
-            raise InputError(f"{self.con!r}: tau and tau_s must be two different times > 0 ms")
-        w, scale = self.weight, 1 / (self.tau - self.tau_s)
-        slow, fast = self.trace("slow", m.x), self.trace("fast", m.x)
-        a, b = scale * slow @ w.T, scale * fast @ w.T
+        w, tau, tau_s = self.weight, self.tau, self.tau_s
+        slow, seen = self.trace("slow", m.x), self.trace("seen", m.x)  # Σ e^{−t/τ} and Σ ε
+        a, b = self.sums(w, slow), self.sums(w, seen)
         found = self.traces.setdefault("time", torch.full_like(a, math.nan))
-        shape = (*a.shape, w.shape[1])
-        slope = self.traces.setdefault("slope", torch.zeros(shape, dtype=a.dtype, device=a.device))
-        done = self.traces.setdefault("steps", torch.zeros((), dtype=a.dtype, device=a.device))
+        slope = self.traces.setdefault("slope", a.new_zeros(len(a), *w.shape))
+        done = self.traces.setdefault("steps", a.new_zeros(()))
 
-        def potential(h: Tensor | float) -> Tensor:
-            h = torch.as_tensor(h).to(a)
-            return a * torch.exp(-h / self.tau) - b * torch.exp(-h / self.tau_s)
+        def potential(h: Tensor) -> Tensor:
+            made: Tensor = b * torch.exp(-h / tau_s) + a * double_exponential(h, tau, tau_s)
+            return made
 
-        before, after = potential(0.0), potential(m.dt)
-        crossing = found.isnan() & (before <= self.theta) & (after > self.theta)
+        low, high = torch.zeros_like(a), torch.full_like(a, m.dt)
+        crossing = found.isnan() & (b <= self.theta) & (potential(high) > self.theta)
         if bool(crossing.any()):
-            low, high = torch.zeros_like(a), torch.full_like(a, m.dt)
             for _ in range(40):  # halve the step until the time is exact
                 middle = (low + high) / 2
                 above = potential(middle) > self.theta
                 low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-            one, two = torch.exp(-high / self.tau), torch.exp(-high / self.tau_s)
-            speed = (b * two / self.tau_s - a * one / self.tau).clamp(1e-3, 100.0)
-            kernel = one[..., None] * slow[:, None] - two[..., None] * fast[:, None]
-            here = scale * kernel / speed[..., None]
+            left, rise = torch.exp(-high / tau_s), double_exponential(high, tau, tau_s)
+            speed = a * torch.exp(-high / tau) / (tau * tau_s) - potential(high) / tau_s
+            speed = self.at_post(speed.clamp(1e-3, 100.0))
+            kernel = self.at_post(left) * self.at_pre(seen) + self.at_post(rise) * self.at_pre(slow)
             self.traces["time"] = torch.where(crossing, done * m.dt + high, found)
-            self.traces["slope"] = torch.where(crossing[..., None], here, slope)
-        self.traces["slow"] = slow * math.exp(-m.dt / self.tau) + m.x_now
-        self.traces["fast"] = fast * math.exp(-m.dt / self.tau_s) + m.x_now
+            self.traces["slope"] = torch.where(self.at_post(crossing), kernel / speed, slope)
+        rise = double_exponential(m.dt, tau, tau_s)
+        self.traces["seen"] = seen * math.exp(-m.dt / tau_s) + rise * slow
+        self.traces["slow"] = slow * math.exp(-m.dt / tau) + m.x_now
         self.traces["steps"] = done + 1
         if m.last:
             late = torch.nan_to_num(self.traces["time"] - m.target.to(a), nan=0.0)  # type: ignore[union-attr]
-            w.add_(self.lr * torch.einsum("bo,boi->oi", late, self.traces["slope"]))
+            w.add_(self.lr * (self.at_post(late) * self.traces["slope"]).sum(0))
 
     @property
     def times(self) -> Tensor:
