@@ -16,10 +16,9 @@ from torch import Tensor
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections import synapses
 from tenfold.spaic.network.connections.delays import draw_delays
+from tenfold.spaic.network.connections.images import IMAGE_OPTIONS, IMAGES, image_shapes
 from tenfold.spaic.network.connections.links import (
     DENSE,
-    IMAGE_OPTIONS,
-    IMAGES,
     LINK_OPTIONS,
     LINKS,
     STAGE,
@@ -27,7 +26,6 @@ from tenfold.spaic.network.connections.links import (
     STORED_AS,
     draw_weight,
     given_tensor,
-    image_shapes,
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.objects import BaseModule
