@@ -5,7 +5,7 @@ from typing import Any
 
 _HOMES = {
     "Network": "network.network",
-    "NetworkModule": "network.network",
+    "NetworkModule": "network.torch_module",
     "Assembly": "network.objects",
     "BaseModule": "network.objects",
     "NeuronGroup": "network.groups",

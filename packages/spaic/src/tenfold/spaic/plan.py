@@ -127,6 +127,11 @@ def make_plan(
             plan.decoders.append(part)
         elif isinstance(part, Reward):
             plan.rewards.append(part)
+    for node in (*plan.decoders, *plan.rewards):
+        if id(node.dec_target) not in present:
+            raise InputError(
+                f"{node!r} reads {node.dec_target!r}, which is not a part of the network"
+            )
     # A link to a decoder would be read by nobody; a link of a hidden group rests.
     plan.links = [c for c in links if id(c.pre) in present and id(c.post) in present]
     for source in plan.sources:  # a generator may write straight into a group

@@ -222,6 +222,12 @@ class Connection(BaseModule):
             if make is not None and name not in self.modules:
                 self.modules[name] = make(self, generator).to(device=device, dtype=dtype)
 
+    def forget(self) -> None:
+        """Forgets what was drawn, since the layers have other sizes; the next build draws anew."""
+        self.weight = self.bias = self.delay = self.mask = None
+        self.pre_index = self.post_index = None
+        self.modules, self._state = {}, {}
+
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
         """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
 
