@@ -43,7 +43,7 @@ def two_columns():
 
 def value(net):
     net.run(0.2)
-    return float(net.out.predict[0, 0])
+    return net.out.predict[0, 0].item()
 
 
 def test_an_edit_takes_effect_in_the_next_run():

@@ -57,7 +57,8 @@ class Plan:
         learners: Learners.
         gradients: Whether any part is trained through the run.
         ranks: Over how many processes the neurons are spread.
-        lagged: Links that read the step before although the strategy is 1, since they close a loop.
+        lagged: Links that read the step before, whatever the strategy: they close a loop, or arrive
+            before the threshold (`NeuronModel.arrivals`).
     """
 
     dt: float
@@ -139,14 +140,17 @@ def make_plan(
             _check_target(plan, source, source.dec_target, source.coding_var_name)
     for con in plan.links:
         _check_link(plan, con)
+        arrivals = plan.groups[id(con.post)].model.arrivals
+        con.into = arrivals.get(con.post_var_name, con.post_var_name)
+        con.ahead = int(con.into != con.post_var_name)
+    plan.lagged = [con for con in plan.links if con.ahead]
     plan.late = [con for con in plan.links if _is_late(plan, con)]
     early = [con for con in plan.links if con not in plan.late]
     groups = [entry.group for entry in plan.groups.values()]
     if strategy == 0:
         plan.order = [*early, *modules, *groups]
     else:
-        lagged = plan.lagged if break_loops else None
-        plan.order = _forward(early, modules, groups, plan.sources, lagged)
+        plan.order = _forward(early, modules, groups, plan.sources, plan.lagged, break_loops)
     _learn(plan, full_grad)
     return plan
 
@@ -163,7 +167,7 @@ def forward_order(plan: Plan) -> list[Any]:
     groups = [entry.group for entry in plan.groups.values()]
     early = [con for con in plan.links if con not in plan.late]
     modules = [part for part in plan.order if isinstance(part, Module)]
-    return _forward(early, modules, groups, plan.sources)
+    return _forward(early, modules, groups, plan.sources, [])
 
 
 def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
@@ -189,7 +193,7 @@ def _check_link(plan: Plan, con: Connection) -> None:
 
 
 def _is_late(plan: Plan, con: Connection) -> bool:
-    return con.post_var_name not in plan.groups[id(con.post)].model.inputs
+    return con.into not in plan.groups[id(con.post)].model.inputs
 
 
 def _forward(
@@ -197,9 +201,10 @@ def _forward(
     modules: list[Module],
     groups: list[NeuronGroup],
     sources: list[Encoder],
-    lagged: list[Connection] | None = None,
+    lagged: list[Connection],
+    break_loops: bool = False,
 ) -> list[Any]:
-    """Puts each part after all that it reads; links that close a loop go into `lagged`."""
+    """Puts each part after all that it reads; links that close a loop may go into `lagged`."""
     done: set[int] = {id(source) for source in sources}
     waiting: list[Any] = [*links, *modules, *groups]
     order: list[Any] = []
@@ -209,7 +214,7 @@ def _forward(
             if isinstance(part, Connection):
                 needs = {id(part.pre)}
                 # Electrical ones read the potentials before the step.
-                if "electrical" in part.syn_type or part in (lagged or ()):
+                if "electrical" in part.syn_type or part in lagged:
                     needs = set()
             elif isinstance(part, Module):
                 needs = {id(target) for target in part.input_targets}
@@ -219,7 +224,7 @@ def _forward(
                 needs |= {id(m) for m in modules if part in m.output_targets}
             if needs <= done:
                 ready.append(part)
-        if not ready and lagged is not None:
+        if not ready and break_loops:
             closing = _closing([c for c in links if c not in lagged], groups, done)
             if closing:
                 lagged += closing

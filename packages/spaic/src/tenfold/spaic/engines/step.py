@@ -299,7 +299,7 @@ class StepEngine:
         lagged = any(con is item for item in self.plan.lagged)
         seen = self._read(con.pre, con.pre_var_name, state, state if lagged else fresh)
         value = con.deliver(seen, self.random)
-        return [(con.post, con.post_var_name, value)]
+        return [(con.post, con.into, value)]
 
     def _call(
         self,

@@ -46,7 +46,8 @@ class Connection(BaseModule):
         sparse_with_mask: Keep the zeros of a `sparse` link zero while it is trained.
         pre_var_name: The source's variable.
         post_var_name: The target's input, or one of its states: then the sum is added to the state
-            at the end of the step (no delay) in which the spike was made.
+            at the end of the step (no delay) in which the spike was made; of `iaf_psc_delta` before
+            the threshold of a later step.
         syn_kwargs: Parameters of the synapse models (tau, tau_r, tau_d, p, num_features, U, ...).
         prefer_device: Kept for the network's file.
         weight: An array of the weight's shape (of one value a synapse for sparse storage), a
@@ -141,6 +142,8 @@ class Connection(BaseModule):
         self.pre_index: Tensor | None = None
         self.post_index: Tensor | None = None
         self.modules: dict[str, torch.nn.Module] = {}
+        # A plan may turn a link to a state into one to an input, which is read a step earlier.
+        self.into, self.ahead = post_var_name, 0
         self.training = True
         self._state: dict[str, Any] = {}
         synapses.check(self)
@@ -231,6 +234,8 @@ class Connection(BaseModule):
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
         """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
 
+        A link that reads what its source was a step before has waited that step already.
+
         Args:
             dt: The step in ms.
             compat: The network's mode.
@@ -239,7 +244,7 @@ class Connection(BaseModule):
             return np.zeros((), dtype=np.int64)
         steps = self.delay.detach().cpu().to(torch.float64).numpy() / dt
         steps = np.floor(steps + 1e-6) if compat == "spaic" else np.rint(steps)
-        return np.asarray(steps, dtype=np.int64)
+        return np.maximum(np.asarray(steps, dtype=np.int64) - self.ahead, 0)
 
     def start_run(self, dt: float, compat: str | None) -> None:
         """Clamps and quantises the weights and forgets what is on its way.
