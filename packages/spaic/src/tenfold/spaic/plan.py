@@ -59,6 +59,7 @@ class Plan:
         ranks: Over how many processes the neurons are spread.
         lagged: Links that read the step before, whatever the strategy: they close a loop, or arrive
             before the threshold (`NeuronModel.arrivals`).
+        silent: The ids of trained groups that have made no spike yet, where that is looked at.
     """
 
     dt: float
@@ -78,6 +79,7 @@ class Plan:
     gradients: bool = False
     ranks: int = 1
     lagged: list[Connection] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
 
 
 def make_plan(
@@ -144,6 +146,8 @@ def make_plan(
         con.into = arrivals.get(con.post_var_name, con.post_var_name)
         con.ahead = int(con.into != con.post_var_name)
     plan.lagged = [con for con in plan.links if con.ahead]
+    for module in modules:
+        _check_module(plan, module)
     plan.late = [con for con in plan.links if _is_late(plan, con)]
     early = [con for con in plan.links if con not in plan.late]
     groups = [entry.group for entry in plan.groups.values()]
@@ -189,6 +193,24 @@ def _check_link(plan: Plan, con: Connection) -> None:
         raise InputError(
             f"{con!r}: {con.pre!r} has no variable {con.pre_var_name!r}; states: "
             f"{', '.join(entry.model.states)}"
+        )
+
+
+def _check_module(plan: Plan, module: Module) -> None:
+    """Refuses variables that the groups at a module's ends do not have."""
+    for target, name in zip(module.input_targets, module.input_var_names, strict=True):
+        entry = plan.groups.get(id(target))
+        known = entry.model.states if entry is not None else ("O",)
+        if name not in known:
+            raise InputError(
+                f"{module!r}: {target!r} has no variable {name!r}; it has {', '.join(known)}"
+            )
+    (target,), (name,) = module.output_targets, module.output_var_names
+    entry = plan.groups.get(id(target))
+    if entry is None or name not in entry.model.inputs:
+        known = entry.model.inputs if entry is not None else ()
+        raise InputError(
+            f"{module!r}: {target!r} has no input {name!r}; inputs: {', '.join(known) or 'none'}"
         )
 
 

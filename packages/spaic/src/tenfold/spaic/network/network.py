@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import Decoder, Encoder, Node
+from tenfold.spaic.network.nodes import Encoder, Node
 from tenfold.spaic.network.objects import Assembly
 from tenfold.spaic.network.torch_module import NetworkModule
 from tenfold.spaic.units import plain
@@ -332,15 +333,17 @@ class Network(Assembly):
             self._join(plan, batch)
         if self._engine is None:
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+        if plan.gradients and not self._warned:  # looked at in the first run only
+            plan.silent = {key for key, entry in plan.groups.items() if entry.surrogate is not None}
         if fresh:
             # Trainable values have new numbers, and clamped ranges apply.
             self._engine.refresh()
         self._engine.run(self._state, count, batch, self.n_time_step, fresh)
         self.n_time_step += count
         self._batch = batch
-        if plan.gradients and not self._warned:  # looked at once, after the first run
+        if plan.gradients and not self._warned:
             self._warned = True
-            self._tell_silent()
+            self._tell_silent(plan)
 
     def _batch_size(self, plan: Any) -> int:
         sizes = {repr(source): source.batch for source in plan.sources}
@@ -436,9 +439,30 @@ class Network(Assembly):
         load_state(self, state)
 
     def get_testparams(self) -> list[Tensor]:
-        """Lists all parameter tensors."""
+        """Lists all parameter tensors, each once, those of torch modules too."""
         self.prepare()
-        return list(self.named_parameters().values())
+        found = [p for p in self.named_parameters().values() if isinstance(p, torch.nn.Parameter)]
+        for part in [*self.walk(), *self.get_connections()]:
+            for module in getattr(part, "modules", {}).values():
+                found += module.parameters()
+        return list({id(tensor): tensor for tensor in found}.values())
+
+    def to_tensor(self, data: Any) -> Tensor:
+        """Puts data on the network's device, numbers in its precision.
+
+        Args:
+            data: A number, list, array or tensor.
+        """
+        made = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
+        return made.to(self.device, self.dtype if made.is_floating_point() else None)
+
+    def to_numpy(self, data: Any) -> np.ndarray:
+        """Takes data to NumPy, cut from the graph of gradients.
+
+        Args:
+            data: A tensor, or what NumPy can read.
+        """
+        return np.asarray(data.detach().cpu() if isinstance(data, Tensor) else data)
 
     def get_elements(self) -> dict[str, Any]:
         """Gives the groups and nodes by their ids."""
@@ -473,15 +497,10 @@ class Network(Assembly):
             raise InputError(f"{part!r}: {did_you_mean(name, known, 'variable')}")
         return self._state[id(part), name]
 
-    def _tell_silent(self) -> None:
-        """Says which decoded groups made no spike: a surrogate gradient may be zero there."""
-        silent = [
-            repr(node.dec_target)
-            for node in self.parts(Decoder)
-            if node.coding_var_name == "O"
-            and node.record is not None
-            and not bool((node.record != 0).any())
-        ]
+    def _tell_silent(self, plan: Any) -> None:
+        """Says which trained groups made no spike: a surrogate gradient may be zero there."""
+        silent = [repr(plan.groups[key].group) for key in plan.groups if key in plan.silent]
+        plan.silent = set()
         if silent:
             message(
                 f"{', '.join(silent)} made no spike, and gradients may be zero; larger weights or "

@@ -23,7 +23,7 @@ class BaseModule:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
-        self.owner: Assembly | None = None
+        self.owner: Any = None  # the assembly or projection it belongs to
         if _OPEN.get():
             _OPEN.get()[-1]._pending.append(self)
 
@@ -221,6 +221,11 @@ class Assembly(BaseModule):
         self._remove(part)
 
     @property
+    def num(self) -> int:
+        """How many neurons and channels the groups and nodes inside have together."""
+        return sum(group.num for group in self.get_groups())
+
+    @property
     def top(self) -> "Assembly":
         """The outermost assembly that owns this one."""
         found = self
@@ -244,8 +249,7 @@ class Assembly(BaseModule):
                 continue
             seen.add(id(part))
             yield part
-            if isinstance(part, Assembly):
-                stack.extend(reversed(list(part.members.values())))
+            stack.extend(reversed(list(getattr(part, "members", {}).values())))
 
     def __contains__(self, part: object) -> bool:
         return any(part is found for found in self.walk())

@@ -26,7 +26,7 @@ from tenfold.spaic.saving.values import from_plain, handed_in
 LARGEST = 2**31
 """A file may describe no layer and no matrix of weights with more values than this."""
 
-_ORDER = ("Assembly", "NeuronGroup", "Encoder", "Generator", "Connection", "Projection", "Module")
+_ORDER = ("Assembly", "NeuronGroup", "Encoder", "Generator", "Projection", "Connection", "Module")
 """What others refer to comes first; then decoders, learners and monitors."""
 
 

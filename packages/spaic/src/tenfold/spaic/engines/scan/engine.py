@@ -224,6 +224,7 @@ class ScanEngine:
             self._watch(monitor, whole, done)
         for key, value in whole.items():
             state[key] = value[-1]
+        plan.silent -= {key for key in plan.silent if bool((whole[key, "O"] != 0).any())}
 
     def _deliver(
         self, con: Connection, whole: dict[Key, Tensor], state: dict[Key, Tensor]

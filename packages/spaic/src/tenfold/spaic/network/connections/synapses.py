@@ -99,7 +99,8 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
         scale = float(con.options.get("unit_conversion", 1.0)) * con._dt
         drawn = torch.rand((len(x), *con.weight.shape), generator=random, device=x.device)  # type: ignore[union-attr]
         hit = (drawn < x[:, None, :] * scale).to(x.dtype)
-        return (hit * con.weight).sum(-1)  # type: ignore[operator]
+        made: Tensor = (hit * con.weight).sum(-1)  # type: ignore[operator]
+        return made if con.bias is None else made + con.bias
     if con.stored_sparse:
         return scattered(con, x)
     if con.kind == "all_to_all":
