@@ -12,6 +12,7 @@ _HOMES = {
     "NeuronModel": "model.neurons",
     "custom_model": "model.neurons",
     "model_names": "model.neurons",
+    "operations_model": "model.neurons",
     "Connection": "network.connections",
     "Connectome": "network.connections",
     "read_connectome": "network.connections",
