@@ -213,17 +213,72 @@ def test_izhikevich_spikes_as_in_brian2(traced):
     np.testing.assert_allclose(np.flatnonzero(found) * 0.1, expected, atol=1e-9)
 
 
-def test_a_delta_synapse_arrives_at_the_end_of_the_step_of_the_spike():
+LEAKY = NeuronModel(
+    name="leaky",
+    states={"V": 0.0},
+    parameters={"tau_m": 10.0, "v_th": 5.0},
+    ode="dV/dt = -V / tau_m",
+    threshold="V > v_th",
+    reset="V = 0",
+    method="exact",
+)
+
+
+def pulsed(model, delay, **options):
+    """A spike that ends the step at 2.0 ms, with weight one into V."""
     with Network(dtype=torch.float64) as net:
         source = Generator(
-            num=1, coding_method="constant_current", rate=1.0, start_time=2.0, end_time=2.1
+            num=1, coding_method="constant_current", rate=1.0, start_time=1.9, end_time=2.0
         )
-        cell = NeuronGroup(1, model="iaf_psc_delta", tau_m=10.0, EL=0.0, v_th=5.0, v_reset=0.0)
-        Connection(source, cell, weight=[[1.0]], post_var_name="V")
+        cell = NeuronGroup(1, model=model, tau_m=10.0, **options)
+        Connection(source, cell, weight=[[1.0]], post_var_name="V", delay=delay)
         watch = StateMonitor(cell, "V")
-    net.run(2.4)
-    # Brian2 records before each step: its v[20], v[21], v[22] are our samples 19, 20, 21.
-    np.testing.assert_allclose(watch.values[0, 0, 19:22], [0, 1, 0.99004983], rtol=1e-7)
+    net.run(3.5)
+    return dict(zip(np.round(watch.times, 6), watch.values[0, 0], strict=True))
+
+
+def test_a_delta_synapse_as_in_brian2_and_as_in_nest():
+    # Brian2 records before each step and stamps its begin: a spike at 1.9 ms, v[20] = 1.
+    found = pulsed(LEAKY, 0.0)
+    np.testing.assert_allclose([found[t] for t in (1.9, 2.0, 2.1)], [0, 1, 0.99004983], rtol=1e-7)
+    found = pulsed("iaf_psc_delta", 1.0, EL=0.0, v_th=5.0, v_reset=0.0)
+    np.testing.assert_allclose([found[t] for t in (2.9, 3.0, 3.1)], [0, 1, 0.99004983], rtol=1e-7)
+    shortest = [pulsed("iaf_psc_delta", d, EL=0.0, v_th=5.0)[2.1] for d in (None, 0.0, 0.1)]
+    assert shortest == [1.0] * 3  # NEST knows no delay below a step
+
+
+@pytest.mark.parametrize(("engine", "strategy"), [("step", 0), ("step", 1), ("event", 0)])
+def test_iaf_psc_delta_adds_what_arrives_then_tests_then_waits(engine, strategy):
+    """The order of NEST (section 19), written out: a neuron that excites itself and two inputs."""
+    random = np.random.default_rng(0)
+    spikes = random.random((400, 2)) < 0.2
+    weight, own, wait = np.array([6.0, -2.0]), 3.0, 20
+    with Network(dtype=torch.float64) as net:
+        source = Encoder(num=2, coding_method="null")
+        cell = NeuronGroup(1, model="iaf_psc_delta", EL=0.0, v_th=15.0, v_reset=0.0, refractory=2.0)
+        Connection(source, cell, weight=weight[None], delay=[[0.3, 0.1]], post_var_name="V")
+        Connection(cell, cell, weight=[[own]], delay=2.4, post_var_name="V")
+        seen, trace = SpikeMonitor(cell), StateMonitor(cell, "V")
+    net.build(engine=engine, strategy=strategy)
+    net.source(spikes[None].astype(float))
+    net.run(40.0)
+    v, r, fired, potentials = 0.0, 0, [], []
+    for k in range(400):
+        arriving = weight[0] * (k >= 3 and spikes[k - 3, 0]) + weight[1] * (
+            k >= 1 and spikes[k - 1, 1]
+        )
+        arriving += own * (k - 24 in fired)
+        if r == 0:
+            v = v * np.exp(-0.1 / 10.0) + arriving
+        else:
+            r -= 1  # what arrives is ignored
+        if v >= 15.0:
+            v, r = 0.0, wait
+            fired.append(k)
+        potentials.append(v)
+    assert len(fired) > 6
+    np.testing.assert_allclose(seen.spk_times[0], 0.1 * (np.array(fired) + 1), atol=1e-9)
+    np.testing.assert_allclose(trace.values[0, 0], potentials, rtol=1e-12, atol=1e-12)
 
 
 def test_the_exact_method_equals_a_solver_also_for_equal_time_constants(traced):

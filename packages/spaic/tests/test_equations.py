@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tenfold.shared.errors import InputError
 from tenfold.spaic import equations as eq
 from tenfold.spaic.data import read_idx, read_nmnist
+from tenfold.spaic.equations.integration import _linear
 
 LEAVES = st.sampled_from(["x", "y", "0.5", "2", "-1.25"])
 
@@ -49,7 +50,7 @@ def test_tensors_and_arrays_give_the_same_value(text):
 def test_an_affine_system_is_split_into_its_coefficients(numbers):
     a, b, c, d = numbers
     text = f"({a} * x + y * {b}) / 2 - ({c} - x) * {d}"
-    slope, rest = eq._linear(eq.expression(text), "x", "test")
+    slope, rest = _linear(eq.expression(text), "x", "test")
     values = {"x": 0.7, "y": -1.3}
     made = (eq.evaluate(slope, values) if slope else 0) * 0.7
     made += eq.evaluate(rest, values) if rest else 0

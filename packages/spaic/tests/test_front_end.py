@@ -30,6 +30,7 @@ from tenfold.spaic import (
     save_state,
 )
 from tenfold.spaic.library import psc_of_psp
+from tenfold.spaic.saving import network_from_dict, network_to_dict
 from tenfold.spaic.units import Hz, Quantity, ms, mV, s
 
 
@@ -93,7 +94,19 @@ def test_policies_choose_pairs_of_groups():
     both = IncludedTypePolicy(["excitatory"]) & IncludedTypePolicy(None, ["inhibitory"])
     assert pairs(both) == [("exc", "inh")]
     assert pairs(IndexConnectPolicy([1], [0])) == [("inh", "exc")]
+    assert pairs(IndexConnectPolicy([(2, 1)], [(2, -2)])) == [("inh", "exc")]  # members: level 2
     assert pairs() == []
+    by_hand = Projection(net.a, net.b, link_type=None)
+    net.prj = by_hand
+    by_hand.link = Connection(net.a.exc, net.b.inh, w_mean=1.0)
+    assert by_hand.link_type == "full"
+    assert by_hand.link in net.get_connections()
+    assert by_hand.link.id == "net<net>_prj<prj>_link<con>"
+    assert [c.name for c in network_from_dict(network_to_dict(net)).prj.members.values()] == [
+        "link"
+    ]
+    with pytest.raises(InputError, match=r"level=0 of Assembly a; expected >= 1"):
+        pairs(IncludedTypePolicy(["x"], level=0))
 
 
 def convolutional():

@@ -125,6 +125,75 @@ def test_one_dimensional_convolutions_scales_delays_and_thresholds(tmp_path):
     torch.testing.assert_close(found, (late * 50 * DT).cumsum(0).flatten(2), rtol=1e-4, atol=1e-5)
 
 
+def test_windows_of_any_form_come_back_as_they_were(tmp_path):
+    """Groups, kernels, strides, paddings and dilations that differ by axis, in the file itself."""
+    x = torch.from_numpy((RANDOM.random((2, STEPS, 4, 9, 8)) < 0.5).astype(np.float32))
+    weight, bias = RANDOM.normal(0.2, 0.5, (6, 2, 3, 2)), RANDOM.normal(0, 0.1, 6)
+    line = RANDOM.normal(0.2, 0.5, (4, 2, 3))
+    window = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
+    pool = [np.array(v) for v in ((2, 3), (2, 1), (1, 0))]
+    nodes = ends([4, 9, 8], [6, 3, 4]) | {
+        "conv": nir.Conv2d((9, 8), weight, bias=bias, **window),
+        "cells": lif((6, 5, 6), theta=0.1),
+        "pool": nir.AvgPool2d(*pool),
+    }
+    made = nir.NIRGraph(
+        nodes=nodes,
+        edges=list(pairwise(["input", "conv", "cells", "pool", "output"])),
+        metadata={"dt_seconds": DT},
+        type_check=False,
+    )
+    found = there_and_back(made, x, tmp_path)
+    cell, tensors = Lif(theta=0.1), [torch.from_numpy(v).float() for v in (weight, bias, line)]
+    for k in range(STEPS):
+        s = cell(F.conv2d(x[:, k], *tensors[:2], (2, 1), (1, 0), (1, 2), 2))
+        expected = F.avg_pool2d(s, (2, 3), (2, 1), (1, 0)).flatten(1)
+        torch.testing.assert_close(found[k], expected)
+    kept = nir.read(tmp_path / "net.nir", type_check=False).nodes
+    (conv,) = (node for node in kept.values() if isinstance(node, nir.Conv2d))
+    assert conv.weight.shape == (6, 2, 3, 2)
+    assert {key: tuple(np.atleast_1d(getattr(conv, key))) for key in window} == window | {
+        "groups": (2,)
+    }
+    (mean,) = (node for node in kept.values() if isinstance(node, nir.AvgPool2d))
+    assert [v.tolist() for v in (mean.kernel_size, mean.stride, mean.padding)] == [
+        v.tolist() for v in pool
+    ]
+
+    x = x[:, :, :, 0]
+    nodes = ends([4, 8], [4, 8]) | {
+        "conv": nir.Conv1d(8, line, 1, "same", 2, 2, np.zeros(4)),
+        "cells": lif((4, 8), theta=0.1),
+    }
+    made = nir.NIRGraph(
+        nodes=nodes,
+        edges=list(pairwise(["input", "conv", "cells", "output"])),
+        metadata={"dt_seconds": DT},
+        type_check=False,
+    )
+    found, cell = there_and_back(made, x, tmp_path), Lif(theta=0.1)
+    for k in range(STEPS):
+        expected = cell(F.conv1d(x[:, k], tensors[2], None, 1, "same", 2, 2))
+        assert torch.equal(found[k], expected.flatten(1))
+    kept = nir.read(tmp_path / "net.nir", type_check=False).nodes
+    (conv,) = (node for node in kept.values() if isinstance(node, nir.Conv1d))
+    assert (conv.padding, int(conv.dilation), int(conv.groups)) == ("same", 2, 2)
+
+
+def test_what_nir_has_no_node_for_is_told():
+    for shape, options, told in (
+        ((2, 8), {"link_type": "pool"}, "NIR has pooling of images only, not of sequences"),
+        ((2, 8, 8), {"link_type": "pool", "syn_type": "maxpool"}, "no node for the synapse 'maxp"),
+        ((2, 8), {"link_type": "conv_transpose"}, "no node for the synapse 'conv_transpose'"),
+    ):
+        with Network() as net:
+            source, cell = Encoder(shape=shape, coding_method="null"), NeuronGroup(1)
+            cell.shape = None  # filled by the link
+            Connection(source, cell, name="link", **options)
+        with pytest.raises(InputError, match=f"Connection link: .*{told}"):
+            to_nir(net)
+
+
 def test_recurrent_edges_carry_the_spikes_of_the_step_before_and_graphs_may_lie_in_graphs(tmp_path):
     x = torch.from_numpy((RANDOM.random((2, STEPS, 5)) < 0.5).astype(np.float32))
     weights = [RANDOM.normal(0.6, 1, (6, 5)), RANDOM.normal(0, 1, (6, 6))]

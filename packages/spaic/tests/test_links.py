@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic import Connection, Decoder, Encoder, Initializer, Network, NeuronGroup
+from tenfold.spaic.network.connections.images import unfolding
 
 
 def built(*args, **options):
@@ -235,6 +236,39 @@ def test_images_are_convolved_pooled_and_enlarged_in_the_order_of_syn_type():
     torch.testing.assert_close(found, F.conv2d(x, link.weight, dilation=2).detach())
 
 
+def test_windows_may_differ_by_axis_and_sequences_have_one():
+    x = torch.as_tensor(np.random.default_rng(0).random((2, 4, 9, 7)))
+    given = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
+    found, link = passed((4, 9, 7), (6, 5, 5), "conv", x, groups=2, bias=0.5, **given)
+    assert link.weight.shape == (6, 2, 3, 2)
+    expected = F.conv2d(x, link.weight, link.bias, (2, 1), (1, 0), (1, 2), 2).detach()
+    torch.testing.assert_close(found, expected)
+    given = {"kernel_size": [5, 3], "padding": "same", "dilation": [1, 2]}
+    found, link = passed((4, 9, 7), (3, 9, 7), "conv", x, **given)
+    torch.testing.assert_close(found, F.conv2d(x, link.weight, None, 1, "same", (1, 2)).detach())
+    given = {"pool_kernel_size": (3, 2), "pool_stride": (3, 1), "pool_padding": (0, 1)}
+    found, _ = passed((4, 9, 7), (4, 3, 8), "pool", x, **given)
+    torch.testing.assert_close(found, F.avg_pool2d(x, (3, 2), (3, 1), (0, 1)))
+    given = {"kernel_size": (2, 3), "stride": (1, 2), "padding": (0, 1), "groups": 2}
+    found, link = passed((4, 9, 7), (6, 10, 13), "conv_transpose", x, **given)
+    expected = F.conv_transpose2d(x, link.weight, None, (1, 2), (0, 1), 0, 2).detach()
+    torch.testing.assert_close(found, expected)
+
+    line = x[:, :, 0]
+    given = {"kernel_size": 3, "stride": 2, "padding": 2, "dilation": 2, "groups": 2}
+    found, link = passed((4, 7), (6, 4), "conv", line, bias=np.arange(6.0), **given)
+    assert link.weight.shape == (6, 2, 3)
+    expected = F.conv1d(line, link.weight, link.bias, 2, 2, 2, 2).detach()
+    torch.testing.assert_close(found, expected)
+    stages = ["upsample", "conv", "maxpool", "batchnorm2d"]
+    options = {"syn_type": stages, "upscale": 3, "syn_kwargs": {"num_features": 5}}
+    found, link = passed((4, 7), (5, 9), "conv", line, train=False, **options)
+    expected = F.max_pool1d(F.conv1d(F.interpolate(line, scale_factor=3), link.weight), 2)
+    torch.testing.assert_close(found, (expected / math.sqrt(1 + 1e-5)).detach())
+    found, link = passed((4, 7), (2, 15), "conv_transpose", line, stride=2)
+    torch.testing.assert_close(found, F.conv_transpose1d(line, link.weight, stride=2).detach())
+
+
 def test_pool_links_take_the_mean_or_the_highest():
     x = torch.as_tensor(np.random.default_rng(0).random((2, 3, 8, 8)))
     found, _ = passed((3, 8, 8), (3, 4, 4), "pool", x)
@@ -255,6 +289,29 @@ def test_an_image_of_the_wrong_shape_is_told():
         Connection(one, two, link_type="conv", in_channels=2)
     with pytest.raises(InputError, match="the kernel is larger than the image"):
         Connection(one, two, link_type="conv", kernel_size=9)
+    for options, told in (
+        ({"kernel_size": (3, 3, 3)}, r"kernel_size=\(3, 3, 3\); expected a whole number >= 1, or"),
+        ({"stride": 0}, "stride=0; expected a whole number >= 1"),
+        ({"stride": 1.5}, r"stride=1\.5; expected a whole"),
+        ({"padding": -1}, "padding=-1; expected a whole number >= 0"),
+        ({"padding": "full"}, "padding='full' of a conv link .*; expected numbers, or"),
+        (
+            {"padding": "same", "stride": (1, 2)},
+            r"padding='same' of a conv link with stride \(1, 2",
+        ),
+        ({"groups": 2}, "groups=2 does not divide 3 channels into 4"),
+        ({"syn_type": ["conv", "maxpool"], "pool_padding": 2}, "at most half of pool_kernel_size"),
+    ):
+        with pytest.raises(InputError, match=told):
+            Connection(one, two, link_type="conv", **options)
+    line = NeuronGroup(shape=(1, 8))
+    with pytest.raises(
+        InputError, match=r"has shape \(1, 8\); expected \(channels, height, width\)$"
+    ):
+        Connection(line, NeuronGroup(6), link_type="continuous_local")
+    link = Connection(line, NeuronGroup(shape=(1, 6)), link_type="conv", name="line")
+    with pytest.raises(InputError, match="Connection line: only links between images"):
+        unfolding(link)  # rules of convolutions look at patches of images
     with pytest.raises(InputError, match="unknown option of conv 'kernel'"):
         Connection(one, two, link_type="conv", kernel=3)
 

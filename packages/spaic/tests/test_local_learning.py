@@ -8,7 +8,7 @@ import torch
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic import Connection, Encoder, Learner, Network, NeuronGroup, NeuronModel, Reward
-from tenfold.spaic.network.connections.links import neighbourhood
+from tenfold.spaic.network.connections.images import neighbourhood
 
 HEARS = NeuronModel(name="given", inputs=("Isyn", "unheard"), step="O = Isyn + 0 * unheard")
 

@@ -1,18 +1,24 @@
 """Facts that users rely on, and the pitfalls of sections 3, 11 and 22 of the method card."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import set_quiet
 from tenfold.spaic import (
+    Assembly,
     Connection,
     Decoder,
     Encoder,
     Generator,
     Learner,
+    Module,
     Network,
     NeuronGroup,
+    Reward,
     StateMonitor,
 )
 
@@ -115,3 +121,227 @@ def test_the_rates_of_hodgkin_and_huxley_have_no_hole():
         net.run(0.1)
         found = net.variable(cell, name).item()
         assert found == pytest.approx(0.1 * gate, rel=1e-12)  # dt α (1 − 0)
+
+
+def test_a_spike_passes_one_layer_a_step_or_all_in_one():
+    """Strategy 0: every connection costs a step, also that of the encoder; 1: none does."""
+    for strategy, expected in ((0, [1, 2, 3]), (1, [0, 0, 0])):
+        with Network() as net:
+            source = Encoder(num=1, coding_method="null")
+            layers = [NeuronGroup(1, model="null", name=f"layer{k}") for k in range(3)]
+            for one, other in pairwise([source, *layers]):
+                Connection(one, other, weight=[[1.0]])
+            watches = [StateMonitor(layer, "O", name=f"watch_{layer.name}") for layer in layers]
+        net.build(strategy=strategy)
+        net.source(np.eye(1, 6)[:, :, None])
+        net.run(0.6)
+        assert [int(watch.values[0, 0].argmax()) for watch in watches] == expected
+
+
+def test_delays_are_rounded_to_the_nearest_step_and_none_is_none():
+    with Network() as net:
+        source = Encoder(num=4, coding_method="null")
+        cell = NeuronGroup(4, model="null")
+        Connection(source, cell, weight=np.eye(4), delay=np.tile([0.0, 0.04, 0.26, 0.75], (4, 1)))
+        watch = StateMonitor(cell, "O")
+    net.build(strategy=1)
+    net.source(np.eye(1, 12)[:, :, None] * np.ones(4))
+    net.run(1.2)
+    assert watch.values[0].argmax(1).tolist() == [0, 0, 3, 8]
+
+
+def test_drawn_delays_lie_between_their_bounds():
+    for given, low in (({}, 1.0), ({"min_delay": 2.5}, 2.5)):
+        with Network() as net:
+            one, two = NeuronGroup(60), NeuronGroup(50)
+            link = Connection(one, two, max_delay=4.0, **given)
+        net.build()
+        delay = link.delay.detach().numpy()
+        assert delay.shape == (50, 60)
+        assert low <= delay.min() < low + 0.01
+        assert 3.99 < delay.max() <= 4.0
+        assert delay.mean() == pytest.approx((low + 4) / 2, abs=0.05)
+        assert not link.delay.requires_grad
+    with Network() as net:
+        Connection(NeuronGroup(2), NeuronGroup(2), max_delay=1.0, min_delay=2.0, name="link")
+    with pytest.raises(InputError, match=r"min_delay=2\.0; expected from 0 to max_delay=1\.0"):
+        net.prepare()
+
+
+def test_constants_are_computed_in_double_precision():
+    """β of float32 arithmetic differs from e^{−dt/τ} rounded once, and with it the threshold."""
+    for tau in (8.0, 12.0, 20.0):
+        with Network() as net:
+            cell = NeuronGroup(1, tau_m=tau, initial={"V": 1.0}, v_th=2.0)
+        net.run(0.1)
+        assert net.variable(cell, "V").item() == np.float32(np.exp(-0.1 / tau))
+
+
+def test_trained_parameters_are_clamped_to_their_own_ranges_only():
+    with Network(compat="spaic") as net:
+        free = NeuronGroup(1, model="clif")
+        bound = NeuronGroup(2, model="lif", parameter_variables=["tau_m"])
+        fixed = NeuronGroup(2, model="lif", tau_m=[1.0, 9.0], v_th=7.0)
+    bound.varible_ranges = {"tau_m": (2.0, 5.0)}
+    fixed.varible_ranges = {"tau_m": (2.0, 5.0), "v_th": (0.0, 10.0)}
+    net.run(0.1)
+    assert free.trainables["V0"].item() == 6.75  # 0.6.3 clamps it to 1
+    assert bound.trainables["tau_m"].item() == 5.0
+    values = net._plan.groups[id(fixed)].model.values
+    assert net._engine.steps[id(fixed)].values["beta"].tolist() == pytest.approx(
+        [np.exp(-0.1 / 2), np.exp(-0.1 / 5)]
+    )
+    assert values["v_th"] == 7.0
+    with torch.no_grad():
+        bound.trainables["tau_m"].fill_(0.5)
+    net.run(0.1)
+    assert bound.trainables["tau_m"].item() == 2.0
+    for given, told in (
+        ({"tau": (1, 2)}, "did you mean 'tau_m'"),
+        ({"tau_m": (3, 2)}, r"varible_ranges\['tau_m'\]=\(3, 2\); low > high"),
+    ):
+        with Network() as net:
+            NeuronGroup(2, varible_ranges=given, name="cell")
+        with pytest.raises(InputError, match=f"NeuronGroup cell: .*{told}"):
+            net.run(0.1)
+
+
+def test_a_gradient_flows_through_every_part_where_that_is_asked_for():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cell = NeuronGroup(2, model="nonspikingifb")
+        link = Connection(source, cell, weight=np.eye(2))
+        out = Decoder(dec_target=cell, coding_method="final_step_voltage", coding_var_name="V")
+    net.source(np.ones((1, 2)))
+    for flag in (False, True, False):
+        net.enable_full_grad(flag)
+        net.run(0.3)
+        assert out.predict.requires_grad == flag
+        assert link.weight.requires_grad == flag
+    net.build(full_enable_grad=True)
+    net.run(0.3)
+    out.predict.sum().backward()
+    assert link.weight.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+def test_two_rewards_and_two_rules_have_their_own_numbers():
+    def made(which):
+        net = Network()
+        for name in which:
+            source = Encoder(num=2, coding_method="null")
+            cell = NeuronGroup(2, model="null")
+            net.add(f"source_{name}", source)
+            net.add(f"cell_{name}", cell)
+            link = Connection(source, cell, weight=np.eye(2))
+            net.add(f"link_{name}", link)
+            good = Reward(dec_target=cell, coding_method="global_reward")
+            net.add(f"good_{name}", good)
+            options = {"lr": 0.1, "tau_plus": 10.0 if name == "a" else 30.0}
+            net.add(f"rule_{name}", Learner(link, algorithm="rstdp", reward=good, **options))
+            good([0 if name == "a" else 1])
+            random = np.random.default_rng(len(name) + ord(name))
+            source((random.random((1, 20, 2)) < 0.5).astype(float))
+        net.run(2.0)
+        return {name: net.members[f"link_{name}"].weight.detach() for name in which}
+
+    both = made("ab")
+    for name in "ab":
+        assert torch.equal(both[name], made(name)[name])
+        assert not torch.equal(both[name], torch.eye(2))
+    assert not torch.equal(both["a"], both["b"])
+
+
+def test_a_network_built_twice_is_the_same():
+    def made():
+        with Network() as net:
+            source = Encoder(num=20, coding_method="poisson")
+            cells = [NeuronGroup(10, name=f"cell{k}") for k in range(4)]
+            for one, other in pairwise([source, *cells]):
+                Connection(one, other, w_mean=0.2, max_delay=1.0)
+            Connection(cells[3], cells[0], link_type="random")
+        net.source(np.ones((2, 20)))
+        net.run(5.0)
+        parts = [*net.named_parameters().values(), *net._state.values()]
+        return [value.detach() for value in parts]
+
+    for one, other in zip(made(), made(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_silent_layer_is_told_and_saturation_too(capsys):
+    set_quiet(False)
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        first, hidden, last = (NeuronGroup(2, model="lif") for _ in range(3))
+        Connection(source, first, weight=2.0)
+        Connection(first, hidden, weight=0.0)
+        Connection(hidden, last, weight=0.0, bias=2.0)
+        out = Decoder(dec_target=last, coding_method="spike_counts")
+        learner = Learner(algorithm="stca")
+    learner.trainable = [net]
+    for engine in ("step", "scan"):
+        net._warned = False
+        net.build(strategy=1, engine=engine)
+        net.source(np.ones((1, 2)))
+        net.run(1.0)
+        told = capsys.readouterr().err
+        assert out.predict.sum() > 0
+        assert "NeuronGroup hidden made no spike" in told
+        assert "first" not in told
+        net.run(1.0)
+        assert capsys.readouterr().err == ""
+    for method, rate, top in (
+        ("poisson_generator", 20.0, "2"),
+        ("poisson_generator2", 15.0, "1.5"),
+    ):
+        source = Generator(num=1, coding_method=method, rate=rate, name="noise")
+        for _ in range(2):
+            source.start(1, 0.1)
+        told = capsys.readouterr().err
+        assert told.count(f"Generator noise: rates up to {top} a step saturate") == 1
+
+
+def test_modules_read_and_write_what_there_is():
+    def made(**options):
+        with Network() as net:
+            one, two = (NeuronGroup(2, model="lif", name=name) for name in ("one", "two"))
+            Module(torch.nn.Bilinear(2, 2, 2), [one, two], two, name="module", **options)
+        net.build(strategy=0)
+        return net
+
+    net = made(input_var_names=["V[updated]"], output_var_names=["Isyn[updated]"])
+    assert net.module.input_var_names == ["V", "V"]  # one name for all
+    assert sum(p.numel() for p in net.module.parameters) == 10
+    assert net.module.state_dict.keys() == {"weight", "bias"}
+    assert [p.numel() for p in net.get_testparams()] == [8, 2]
+    net.run(0.2)
+    for options, told in (
+        ({"input_var_names": ["O", "U"]}, "NeuronGroup two has no variable 'U'; it has V, O"),
+        ({"output_var_names": ["V"]}, "NeuronGroup two has no input 'V'; inputs: Isyn"),
+        ({"input_var_names": ["O"] * 3}, "3 input_var_names for 2 input_targets"),
+    ):
+        with pytest.raises(InputError, match=f"Module module: {told}"):
+            made(**options)
+
+
+def test_small_helpers_of_the_front_end():
+    net = Network(dtype=torch.float64)
+    net.a = Assembly()
+    net.a.b, net.c = NeuronGroup(3), NeuronGroup(shape=(2, 2), neuron_position="x, y, z")
+    assert (net.num, net.a.num) == (7, 3)
+    assert net.c.neuron_position is None
+    made = net.to_tensor([1.0, 2.0])
+    assert made.dtype == torch.float64
+    assert net.to_tensor(torch.tensor([1])).dtype == torch.int64
+    assert net.to_numpy(made.requires_grad_()).tolist() == [1.0, 2.0]
+    for position, told in (
+        (np.zeros(3), r"shape \(3,\); expected \(3, d\)"),
+        (np.full((3, 2), np.inf), "not finite"),
+    ):
+        with pytest.raises(InputError, match=told):
+            NeuronGroup(3, neuron_position=position)
+    net.set_backend(device=["cpu"])
+    with pytest.raises(InputError, match=r"device=\['cpu', 'cpu'\]; one network runs on one"):
+        net.set_backend(device=["cpu", "cpu"])
+    net.init_run()
+    assert net.time == 0

@@ -50,7 +50,7 @@ def nested():
     net.across = Projection(
         net.left, net.right, policies=[only], ConnectionParameters={"w_mean": 0.8, "delay": 0.2}
     )
-    net.back = Projection(net.right, net.left, policies=[IndexConnectPolicy([0], [(1, 1)])])
+    net.back = Projection(net.right, net.left, policies=[IndexConnectPolicy([0], [(2, 1)])])
     net.learner = Learner(trainable=[net.left, *net.across.expand()], algorithm="stdp")
     net.seen = StateMonitor(net.right.e, "V", index=(slice(1, 3),), dt=0.2, nbatch=2)
     net.weights = StateMonitor(net.into, "weight", index=([0, 1], 2))

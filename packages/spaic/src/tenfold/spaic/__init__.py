@@ -5,13 +5,14 @@ from typing import Any
 
 _HOMES = {
     "Network": "network.network",
-    "NetworkModule": "network.network",
+    "NetworkModule": "network.torch_module",
     "Assembly": "network.objects",
     "BaseModule": "network.objects",
     "NeuronGroup": "network.groups",
     "NeuronModel": "model.neurons",
     "custom_model": "model.neurons",
     "model_names": "model.neurons",
+    "operations_model": "model.neurons",
     "Connection": "network.connections",
     "Connectome": "network.connections",
     "read_connectome": "network.connections",

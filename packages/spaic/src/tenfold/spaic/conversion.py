@@ -21,6 +21,7 @@ from tenfold.spaic.network.nodes import Decoder, Encoder
 
 _PASSED_OVER = (torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Identity)
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d)
 
 
 @torch.no_grad()
@@ -28,10 +29,10 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
     """Converts a stack of layers and ReLUs.
 
     Args:
-        model: Linear, Conv2d (square kernels), BatchNorm after one of these, ReLU, AvgPool2d,
+        model: Linear, Conv1d, Conv2d, BatchNorm after one of these, ReLU, AvgPool1d, AvgPool2d,
             Flatten; Dropout is passed over. Running means are used, whatever the mode.
-        data: [samples, inputs] or [samples, channels, height, width], from 0 to 1; its activations
-            set the scales.
+        data: [samples, inputs], [samples, channels, length] or [samples, channels, height, width],
+            from 0 to 1; its activations set the scales.
         percentile: Which percentile of a layer's activations becomes the rate 1.
 
     Returns:
@@ -46,8 +47,10 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
     if not 0 < percentile <= 100:
         raise InputError(f"percentile={percentile}; expected > 0 and at most 100")
     layers: list[Any] = [layer for layer in model if not isinstance(layer, _PASSED_OVER)]
-    if not any(isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) for layer in layers):
-        raise InputError(f"expected at least one Linear or Conv2d; the model has {_named(layers)}")
+    if not any(isinstance(layer, (torch.nn.Linear, *_CONVOLUTIONS)) for layer in layers):
+        raise InputError(
+            f"expected at least one Linear, Conv1d or Conv2d; the model has {_named(layers)}"
+        )
     if isinstance(layers[0], torch.nn.Linear | torch.nn.Flatten):
         data = data.flatten(1)
     net = Network("converted")
@@ -62,7 +65,7 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
         if isinstance(layer, torch.nn.Flatten):
             x = x.flatten(1)
             continue
-        if isinstance(layer, torch.nn.AvgPool2d):
+        if isinstance(layer, torch.nn.AvgPool1d | torch.nn.AvgPool2d):
             pools += 1
             options = _pooling(layer)
             x = layer(x)
@@ -72,13 +75,13 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
             net.add_connection(f"pooling{pools}", link)
             before = group
             continue
-        if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+        if not isinstance(layer, (torch.nn.Linear, *_CONVOLUTIONS)):
             hint = {torch.nn.MaxPool2d: "; train with AvgPool2d instead"}.get(type(layer), "")
             what = f"{type(layer).__name__} in place {at} cannot be converted{hint}"
             raise InputError(f"{what}; the model has {_named(layers)}")
-        image = isinstance(layer, torch.nn.Conv2d)
+        image = isinstance(layer, _CONVOLUTIONS)
         expected = layer.in_channels if image else layer.in_features
-        if x.ndim != (4 if image else 2) or x.shape[1] != expected:
+        if x.ndim != layer.weight.ndim or x.shape[1] != expected:
             raise InputError(f"{layer!r} in place {at} cannot read {tuple(x.shape)} of the data")
         weight, bias = layer.weight, layer.bias
         if bias is None:
@@ -86,9 +89,10 @@ def from_relu(model: torch.nn.Sequential, data: Tensor, percentile: float = 99.9
         if at < len(layers) and isinstance(layers[at], _NORMS):
             weight, bias = _folded(weight, bias, layers[at])
             at += 1
-        if isinstance(layer, torch.nn.Conv2d):
+        if image:
             options = _convolving(layer)
-            x = F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+            convolve: Any = F.conv1d if isinstance(layer, torch.nn.Conv1d) else F.conv2d
+            x = convolve(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         else:
             options = {}
             x = F.linear(x, weight, bias)
@@ -129,24 +133,16 @@ def _folded(weight: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     return weight * factor.reshape(-1, *[1] * (weight.ndim - 1)), bias * factor + shift
 
 
-def _square(layer: Any, name: str) -> int:
-    """A setting that must be one number for both axes."""
-    value = getattr(layer, name)
-    pair = value if isinstance(value, tuple) else (value, value)
-    if isinstance(value, str) or pair[0] != pair[1]:
-        raise InputError(f"{layer!r}: {name}={value}; expected one number for both axes")
-    return int(pair[0])
-
-
-def _convolving(layer: torch.nn.Conv2d) -> dict[str, Any]:
+def _convolving(layer: Any) -> dict[str, Any]:
     if layer.padding_mode != "zeros":
         raise InputError(f"{layer!r}: padding_mode={layer.padding_mode!r}; expected 'zeros'")
-    names = ("kernel_size", "stride", "padding", "dilation")
-    made = {name: _square(layer, name) for name in names}
-    return {"link_type": "conv", "out_channels": layer.out_channels, "groups": layer.groups} | made
+    names = ("out_channels", "groups", "kernel_size", "stride", "padding", "dilation")
+    return {"link_type": "conv"} | {name: getattr(layer, name) for name in names}
 
 
-def _pooling(layer: torch.nn.AvgPool2d) -> dict[str, Any]:
-    if layer.ceil_mode or layer.divisor_override or not layer.count_include_pad:
+def _pooling(layer: Any) -> dict[str, Any]:
+    divisor = getattr(layer, "divisor_override", None)
+    if layer.ceil_mode or divisor or not layer.count_include_pad:
         raise InputError(f"{layer!r}: ceil_mode, divisor_override and count_include_pad=False")
-    return {f"pool_{name}": _square(layer, name) for name in ("kernel_size", "stride", "padding")}
+    names = ("kernel_size", "stride", "padding")
+    return {f"pool_{name}": getattr(layer, name) for name in names}

@@ -57,8 +57,10 @@ class Plan:
         learners: Learners.
         gradients: Whether any part is trained through the run.
         ranks: Over how many processes the neurons are spread.
-        lagged: Links that read the step before although the strategy is 1, since they close a loop.
+        lagged: Links that read the step before, whatever the strategy: they close a loop, or arrive
+            before the threshold (`NeuronModel.arrivals`).
         run_steps: The steps of the run that it was built for; 10 if it was built before the first.
+        silent: The ids of trained groups that have made no spike yet, where that is looked at.
     """
 
     dt: float
@@ -79,6 +81,7 @@ class Plan:
     ranks: int = 1
     lagged: list[Connection] = field(default_factory=list)
     run_steps: int = 10
+    silent: set[int] = field(default_factory=set)
 
 
 def make_plan(
@@ -131,6 +134,11 @@ def make_plan(
             plan.decoders.append(part)
         elif isinstance(part, Reward):
             plan.rewards.append(part)
+    for node in (*plan.decoders, *plan.rewards):
+        if id(node.dec_target) not in present:
+            raise InputError(
+                f"{node!r} reads {node.dec_target!r}, which is not a part of the network"
+            )
     # A link to a decoder would be read by nobody; a link of a hidden group rests.
     plan.links = [c for c in links if id(c.pre) in present and id(c.post) in present]
     for source in plan.sources:  # a generator may write straight into a group
@@ -138,14 +146,19 @@ def make_plan(
             _check_target(plan, source, source.dec_target, source.coding_var_name)
     for con in plan.links:
         _check_link(plan, con)
+        arrivals = plan.groups[id(con.post)].model.arrivals
+        con.into = arrivals.get(con.post_var_name, con.post_var_name)
+        con.ahead = int(con.into != con.post_var_name)
+    plan.lagged = [con for con in plan.links if con.ahead]
+    for module in modules:
+        _check_module(plan, module)
     plan.late = [con for con in plan.links if _is_late(plan, con)]
     early = [con for con in plan.links if con not in plan.late]
     groups = [entry.group for entry in plan.groups.values()]
     if strategy == 0:
         plan.order = [*early, *modules, *groups]
     else:
-        lagged = plan.lagged if break_loops else None
-        plan.order = _forward(early, modules, groups, plan.sources, lagged)
+        plan.order = _forward(early, modules, groups, plan.sources, plan.lagged, break_loops)
     _learn(plan, full_grad)
     return plan
 
@@ -162,7 +175,7 @@ def forward_order(plan: Plan) -> list[Any]:
     groups = [entry.group for entry in plan.groups.values()]
     early = [con for con in plan.links if con not in plan.late and con.pre is not con.post]
     modules = [part for part in plan.order if isinstance(part, Module)]
-    return _forward(early, modules, groups, plan.sources)
+    return _forward(early, modules, groups, plan.sources, [])
 
 
 def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
@@ -187,8 +200,26 @@ def _check_link(plan: Plan, con: Connection) -> None:
         )
 
 
+def _check_module(plan: Plan, module: Module) -> None:
+    """Refuses variables that the groups at a module's ends do not have."""
+    for target, name in zip(module.input_targets, module.input_var_names, strict=True):
+        entry = plan.groups.get(id(target))
+        known = entry.model.states if entry is not None else ("O",)
+        if name not in known:
+            raise InputError(
+                f"{module!r}: {target!r} has no variable {name!r}; it has {', '.join(known)}"
+            )
+    (target,), (name,) = module.output_targets, module.output_var_names
+    entry = plan.groups.get(id(target))
+    if entry is None or name not in entry.model.inputs:
+        known = entry.model.inputs if entry is not None else ()
+        raise InputError(
+            f"{module!r}: {target!r} has no input {name!r}; inputs: {', '.join(known) or 'none'}"
+        )
+
+
 def _is_late(plan: Plan, con: Connection) -> bool:
-    return con.post_var_name not in plan.groups[id(con.post)].model.inputs
+    return con.into not in plan.groups[id(con.post)].model.inputs
 
 
 def _forward(
@@ -196,9 +227,10 @@ def _forward(
     modules: list[Module],
     groups: list[NeuronGroup],
     sources: list[Encoder],
-    lagged: list[Connection] | None = None,
+    lagged: list[Connection],
+    break_loops: bool = False,
 ) -> list[Any]:
-    """Puts each part after all that it reads; links that close a loop go into `lagged`."""
+    """Puts each part after all that it reads; links that close a loop may go into `lagged`."""
     done: set[int] = {id(source) for source in sources}
     waiting: list[Any] = [*links, *modules, *groups]
     order: list[Any] = []
@@ -208,7 +240,7 @@ def _forward(
             if isinstance(part, Connection):
                 needs = {id(part.pre)}
                 # Electrical ones read the potentials before the step.
-                if "electrical" in part.syn_type or part in (lagged or ()):
+                if "electrical" in part.syn_type or part in lagged:
                     needs = set()
             elif isinstance(part, Module):
                 needs = {id(target) for target in part.input_targets}
@@ -218,7 +250,7 @@ def _forward(
                 needs |= {id(m) for m in modules if part in m.output_targets}
             if needs <= done:
                 ready.append(part)
-        if not ready and lagged is not None:
+        if not ready and break_loops:
             closing = _closing([c for c in links if c not in lagged], groups, done)
             if closing:
                 lagged += closing

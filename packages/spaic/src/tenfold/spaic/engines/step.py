@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenfold.shared.errors import InputError
+from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import ALPHA, NeuronGroup
 from tenfold.spaic.network.learners import GroupRule, Learner, Moment, Rule
 from tenfold.spaic.network.modules import Module
+from tenfold.spaic.network.nodes import Reward
 from tenfold.spaic.plan import GroupPlan, Plan
 
 Key = tuple[int, str]
@@ -214,6 +215,7 @@ class StepEngine:
                 if self.rules:
                     self._learn(before, state, k, count)
                 self._watch(state, done + k + 1)
+                plan.silent -= {key for key in plan.silent if bool((state[key, "O"] != 0).any())}
         for node in plan.decoders:
             node.record, node.step = torch.stack(records[id(node)]), plan.dt
 
@@ -302,7 +304,7 @@ class StepEngine:
         lagged = any(con is item for item in self.plan.lagged)
         seen = self._read(con.pre, con.pre_var_name, state, state if lagged else fresh)
         value = con.deliver(seen, self.random)
-        return [(con.post, con.post_var_name, value)]
+        return [(con.post, con.into, value)]
 
     def _call(
         self,
@@ -374,7 +376,26 @@ class StepEngine:
         dt = self.plan.dt
         for monitor in self.plan.monitors:
             if monitor.is_due(step, dt):
-                monitor.take(watched(monitor, state), step * dt)
+                monitor.take(self._watched(monitor, state), step * dt)
+
+    def _watched(self, monitor: Any, state: dict[Key, Tensor]) -> Tensor:
+        """What a monitor records; rewards and the traces of rules are not among the states."""
+        target, name = monitor.target, monitor.var_name.replace("[updated]", "")
+        if isinstance(target, Reward) and name == "Output_Reward":
+            made: Tensor = target.value  # type: ignore[assignment]
+            return made[None]
+        if not isinstance(target, Learner):
+            return watched(monitor, state)
+        rules = next((rules for learner, rules in self.rules if learner is target), [])
+        if len(rules) != 1:
+            raise InputError(
+                f"{monitor!r}: {target!r} has rules of {len(rules)} connections; traces are "
+                "recorded of learners with one"
+            )
+        traces = rules[0].traces
+        if name not in traces:
+            raise InputError(f"{monitor!r}: {did_you_mean(name, traces, f'trace of {target!r}')}")
+        return traces[name]
 
 
 def watched(monitor: Any, state: dict[Key, Tensor]) -> Tensor:

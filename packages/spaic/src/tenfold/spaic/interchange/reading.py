@@ -1,5 +1,6 @@
 """A NIR graph as a network."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def from_nir(
 
     A map between neurons becomes a link; one that leads into another map or to the output gets a
     `null` group behind it. Where neurons form a loop, the links that close it carry the spikes of
-    the step before. Square convolutions and pooling stay images; others become full links.
+    the step before. Convolutions and pooling stay links between images or sequences.
 
     Args:
         source: A `nir.NIRGraph` or the path of a file; graphs inside of it are flattened.
@@ -58,7 +59,8 @@ def from_nir(
     nir = package()
     if isinstance(source, str | Path):
         try:
-            source = nir.read(str(source))
+            # nir's own check of shapes takes grouped and uneven convolutions for others.
+            source = nir.read(str(source), type_check=False)
         except Exception as error:  # the readers of HDF5 and of nir have many
             raise InputError(f"{source}: cannot be read as NIR ({error})") from error
     about = source.metadata or {}
@@ -164,60 +166,63 @@ def _add_maps(
             if len(targets) == len(after):
                 fused.add(name)
             else:
-                shape = _computed(name, node, before[0]).shape[1:]
-                layers[name] = NeuronGroup(shape=tuple(shape), model="null")
+                layers[name] = NeuronGroup(shape=_given(name, node, before[0]), model="null")
                 net.add(_plain_name(name), layers[name])
                 targets = [layers[name]]
             for pre in before:
+                given = _given(name, node, pre)
                 for post in targets:
-                    if _computed(name, node, pre)[0].numel() != post.num:
+                    if math.prod(given) != post.num:
                         raise InputError(
-                            f"NIR node {name!r} gives {tuple(_computed(name, node, pre)[0].shape)} "
-                            f"of {pre!r}, but {post!r} has {post.num}"
+                            f"NIR node {name!r} gives {given} of {pre!r}, but {post!r} has "
+                            f"{post.num}"
                         )
                     net.add(_free(net, f"{_plain_name(name)}_to"), _link(name, node, pre, post))
         waiting = [name for name in waiting if name not in ready]
     return fused
 
 
-def _computed(name: str, node: Any, pre: Layer, x: Tensor | None = None) -> Tensor:
-    """What a map makes of samples [n, *shape]; by default of one sample of zeros."""
-    x = torch.zeros(1, *pre.size, dtype=torch.float64) if x is None else x
-    kind = type(node).__name__
+_AXES = {"Conv1d": 2, "Conv2d": 3, "SumPool2d": 3, "AvgPool2d": 3}
+
+
+def _given(name: str, node: Any, pre: Layer) -> tuple[int, ...]:
+    """The shape of what a map makes of a layer.
+
+    Raises:
+        InputError: If it does not take the layer; it names the node.
+    """
+    x, kind = torch.zeros(1, *pre.size, dtype=torch.float64), type(node).__name__
+    if len(pre.size) != _AXES.get(kind, len(pre.size)):
+        raise InputError(
+            f"NIR node {name!r} does not take {pre.size} of {pre!r}: a {kind} reads "
+            f"{_AXES[kind]} axes, channels first"
+        )
 
     def of(key: str) -> Tensor:
         return torch.as_tensor(np.asarray(getattr(node, key), dtype=np.float64))
 
-    def whole(key: str) -> Any:
-        value = getattr(node, key)
-        return value if isinstance(value, str) else [int(v) for v in np.atleast_1d(value)]
-
     try:
         if kind in ("Affine", "Linear"):
-            return F.linear(x.flatten(1), of("weight"), of("bias") if kind == "Affine" else None)
-        if kind in ("Conv1d", "Conv2d"):
+            made = F.linear(x.flatten(1), of("weight"), of("bias") if kind == "Affine" else None)
+        elif kind in ("Conv1d", "Conv2d"):
             convolve: Any = F.conv1d if kind == "Conv1d" else F.conv2d
-            settings = [whole(key) for key in ("stride", "padding", "dilation")]
-            return convolve(x, of("weight"), of("bias"), *settings, int(node.groups))
-        if kind in ("SumPool2d", "AvgPool2d"):
-            size = whole("kernel_size")
-            size = size * 2 if len(size) == 1 else size
-            made = F.avg_pool2d(x, size, whole("stride"), whole("padding"))
-            return made * size[0] * size[1] if kind == "SumPool2d" else made
+            settings = [_whole(node, key) for key in ("stride", "padding", "dilation")]
+            made = convolve(x, of("weight"), of("bias"), *settings, int(node.groups))
+        elif kind in ("SumPool2d", "AvgPool2d"):
+            window: Any = {key: _pair(node, key) for key in ("kernel_size", "stride", "padding")}
+            made = F.avg_pool2d(x, **window)
+        else:
+            made = x.flatten(1) if kind == "Flatten" else x
     except RuntimeError as error:
         raise InputError(
             f"NIR node {name!r} does not take {pre.size} of {pre!r}: {error}"
         ) from error
-    if kind == "Flatten":
-        if int(node.start_dim) not in (0, 1) or int(node.end_dim) != -1:
-            raise InputError(f"NIR node {name!r} flattens some axes only, which is not read here")
-        return x.flatten(1)
-    if kind == "Scale":
-        scale = of("scale")
-        if scale.numel() not in (1, pre.num):
-            raise InputError(f"NIR node {name!r} has {scale.numel()} factors for {pre.num} values")
-        return x * (scale.reshape(pre.size) if scale.numel() > 1 else scale)
-    return x
+    if kind == "Flatten" and (int(node.start_dim) not in (0, 1) or int(node.end_dim) != -1):
+        raise InputError(f"NIR node {name!r} flattens some axes only, which is not read here")
+    if kind == "Scale" and np.size(node.scale) not in (1, pre.num):
+        told = f"{np.size(node.scale)} factors for {pre.num} values"
+        raise InputError(f"NIR node {name!r} has {told}")
+    return tuple(made.shape[1:])
 
 
 def _link(name: str, node: Any, pre: Layer, post: Layer) -> Connection:
@@ -237,37 +242,33 @@ def _link(name: str, node: Any, pre: Layer, post: Layer) -> Connection:
             delay = np.broadcast_to(delay, pre.num).copy()
         options: dict[str, Any] = {"weight": weight.copy(), "delay": delay}
         return Connection(pre, post, link_type="one_to_one_sparse", **options)
-    if kind == "Conv2d":
-        square = _square(node, "stride", "padding", "dilation")
-        if square is not None and node.weight.shape[2] == node.weight.shape[3]:
-            options = {"weight": node.weight, "bias": node.bias, "groups": int(node.groups)}
-            options |= {"out_channels": node.weight.shape[0], **square}
-            size = int(node.weight.shape[2])
-            return Connection(pre, post, link_type="conv", kernel_size=size, **options)
-    if kind in ("SumPool2d", "AvgPool2d"):  # a convolution of each channel by itself
-        square = _square(node, "kernel_size", "stride", "padding")
-        if square is not None:
-            size, channels = square["kernel_size"], pre.size[0]
-            share = 1.0 if kind == "SumPool2d" else 1.0 / size**2
-            options = {"weight": np.full((channels, 1, size, size), share), "groups": channels}
-            options |= {"out_channels": channels, **square}
-            return Connection(pre, post, link_type="conv", **options)
-    eye = torch.eye(pre.num, dtype=torch.float64).reshape(pre.num, *pre.size)
-    bias = _computed(name, node, pre).reshape(-1)
-    full = (_computed(name, node, pre, eye).flatten(1) - bias).T
-    return Connection(pre, post, weight=full, bias=bias if bool(bias.any()) else None)
+    if kind in ("Conv1d", "Conv2d"):
+        options = {"weight": node.weight, "bias": node.bias, "groups": int(node.groups)}
+        options |= {key: _whole(node, key) for key in ("stride", "padding", "dilation")}
+        options |= {"out_channels": len(node.weight), "kernel_size": node.weight.shape[2:]}
+        return Connection(pre, post, link_type="conv", **options)
+    size, stride, padding = (_pair(node, key) for key in ("kernel_size", "stride", "padding"))
+    if kind == "AvgPool2d":
+        options = {"pool_kernel_size": size, "pool_stride": stride, "pool_padding": padding}
+        return Connection(pre, post, link_type="pool", syn_type="avgpool", **options)
+    channels = pre.size[0]  # a sum over each channel by itself is a convolution with ones
+    options = {"weight": np.ones((channels, 1, *size)), "groups": channels, "is_parameter": False}
+    options |= {"kernel_size": size, "stride": stride, "padding": padding}
+    return Connection(pre, post, link_type="conv", out_channels=channels, **options)
 
 
-def _square(node: Any, *keys: str) -> dict[str, int] | None:
-    """Settings that are one number for both axes; None if one of them is not."""
-    made = {}
-    for key in keys:
-        value = getattr(node, key)
-        found = set() if isinstance(value, str) else {int(v) for v in np.atleast_1d(value)}
-        if len(found) != 1:
-            return None
-        made[key] = found.pop()
-    return made
+def _whole(node: Any, key: str) -> Any:
+    """A setting of a node: a word, one number, or one for each axis."""
+    value = getattr(node, key)
+    if isinstance(value, str):
+        return value
+    made = tuple(int(v) for v in np.atleast_1d(value))
+    return made if len(made) > 1 else made[0]
+
+
+def _pair(node: Any, key: str) -> tuple[int, int]:
+    value = _whole(node, key)
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def _plain_name(name: str) -> str:

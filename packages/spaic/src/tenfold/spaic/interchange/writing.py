@@ -9,6 +9,7 @@ import numpy as np
 from tenfold.shared.errors import InputError
 from tenfold.spaic.interchange.neurons import package, write_neuron
 from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.connections.images import pooling, window
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Decoder, Encoder
@@ -22,7 +23,9 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
             and those that `from_nir` makes; weighted links, convolutions, average pooling,
             flattening, and delays of one time for all synapses or of one-to-one links. Read back,
             it runs with strategy 1.
-        path: Where the graph is written; not written by default.
+        path: Where the graph is written; not written by default. `nir.read` checks shapes as if
+            kernels were square and convolutions had one group; others it reads with
+            `type_check=False`, as `from_nir` does.
 
     Returns:
         The `nir.NIRGraph`.
@@ -44,7 +47,7 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
         else:
             _add(nodes, group, write_neuron(nir, net, group, shapes[id(group)]))
     for con in net.get_connections():
-        chain = _link(nir, net, con, shapes[id(con.pre)])
+        chain = _link(nir, net, con, shapes[id(con.pre)], shapes[id(con.post)])
         names = [_name(con) + (f"_{k}" if k else "") for k in range(len(chain))] or [_name(con)]
         nodes |= dict(zip(names, chain, strict=False))
         if not chain:
@@ -67,7 +70,7 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
     about |= {"writer": "tenfold-spaic"}
     try:
         graph = nir.NIRGraph(nodes=nodes, edges=list(dict.fromkeys(edges)), metadata=about)
-    except ValueError as error:  # for example of grouped convolutions, which nir takes for others
+    except ValueError as error:
         raise InputError(f"{net!r}: nir refuses the graph ({error})") from error
     if path is not None:
         nir.write(str(path), graph)
@@ -101,12 +104,13 @@ def _shapes(net: Network) -> dict[int, tuple[int, ...]]:
     return shapes
 
 
-def _link(nir: Any, net: Network, con: Connection, shape: tuple[int, ...]) -> list[Any]:
-    """The nodes of a link, one after the other."""
+def _link(
+    nir: Any, net: Network, con: Connection, shape: tuple[int, ...], target: tuple[int, ...]
+) -> list[Any]:
+    """The nodes of a link, one after the other, from a layer of a shape to one of another."""
     if con.post_var_name != "Isyn" or con.pre_var_name != "O":
         raise InputError(f"{con!r}: NIR links lead from spikes to the input of neurons")
     made: list[Any] = []
-    option = con.options.get
     if con.delay is not None:
         delay = con.delay_steps(net.dt, net.compat) * net.dt * 1e-3
         if delay.size > 1 and con.kind != "one_to_one_sparse":
@@ -115,47 +119,64 @@ def _link(nir: Any, net: Network, con: Connection, shape: tuple[int, ...]) -> li
     for name in con.syn_type:
         if name in ("flatten", "directpass"):
             continue
-        if name == "conv" and (pool := _pooling(nir, con)) is not None:
-            made.append(pool)
-        elif name == "conv":
-            bias = np.zeros(con.out_channels) if con.bias is None else _array(con.bias)
-            made.append(
-                nir.Conv2d(
-                    input_shape=tuple(shape[1:]),
-                    weight=_array(con.weight),
-                    stride=int(option("stride", 1)),
-                    padding=int(option("padding", 0)),
-                    dilation=int(option("dilation", 1)),
-                    groups=int(option("groups", 1)),
-                    bias=bias,
-                )
-            )
+        if name == "conv":
+            after = (con.out_channels, *window(con).shrunk(shape[1:]))
+            made.append(_typed(_convolution(nir, con, shape), shape, after))
+            shape = after
         elif name == "avgpool":
-            sizes = [int(option(f"pool_{k}", d)) for k, d in _POOL]
-            kernel, stride, padding = (np.array([size, size]) for size in sizes)
-            made.append(nir.AvgPool2d(kernel_size=kernel, stride=stride, padding=padding))
+            seen = pooling(con)
+            if len(seen.kernel) != 2:
+                raise InputError(f"{con!r}: NIR has pooling of images only, not of sequences")
+            settings = {"kernel_size": seen.kernel, "stride": seen.stride, "padding": seen.padding}
+            pool = nir.AvgPool2d(**{key: np.array(value) for key, value in settings.items()})
+            after = (shape[0], *seen.shrunk(shape[1:]))
+            made.append(_typed(pool, shape, after))
+            shape = after
         elif name == "basic":
             made += _weights(nir, con, shape)
+            shape = shape if con.kind == "one_to_one_sparse" else (con.post.num,)
         else:
             raise InputError(f"{con!r}: NIR has no node for the synapse {name!r}")
-    return made
+    if shape == target:
+        return made
+    if len(target) > 1:
+        raise InputError(f"{con!r}: NIR has no node that makes {target} of {shape}")
+    return [*made, _flatten(nir, shape)]
 
 
-_POOL = (("kernel_size", 2), ("stride", 2), ("padding", 0))
+def _flatten(nir: Any, shape: tuple[int, ...]) -> Any:
+    return nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
 
 
-def _pooling(nir: Any, con: Connection) -> Any:
-    """The pooling that a convolution is, if it adds or averages each channel by itself."""
-    option, weight = con.options.get, _array(con.weight)
-    size = weight.shape[-1]
-    share = float(weight.flat[0])
-    own = int(option("groups", 1)) == con.pre.size[0] == len(weight) and con.bias is None
-    if not own or not np.allclose(weight, share) or int(option("dilation", 1)) != 1:
-        return None
-    kinds = {1.0: nir.SumPool2d, 1.0 / size**2: nir.AvgPool2d}
-    kind = next((kind for value, kind in kinds.items() if np.isclose(share, value)), None)
-    sizes = (size, int(option("stride", 1)), int(option("padding", 0)))
-    return kind and kind(*[np.array([n, n]) for n in sizes])
+def _typed(node: Any, before: tuple[int, ...], after: tuple[int, ...]) -> Any:
+    """Says which shapes a node reads and gives: nir's own guess takes every kernel for square and
+    the channels of a group for all."""
+    node.input_type, node.output_type = {"input": np.array(before)}, {"output": np.array(after)}
+    return node
+
+
+def _convolution(nir: Any, con: Connection, shape: tuple[int, ...]) -> Any:
+    """The node of a convolution; a sum over each channel by itself is a pooling."""
+    seen, weight = window(con), _array(con.weight)
+    count = int(con.options.get("groups", 1))
+    alone = count == shape[0] == len(weight) and con.bias is None and not con.is_parameter
+    image = len(seen.kernel) == 2 and set(seen.dilation) == {1} and seen.padding != "same"
+    if alone and image and (weight == 1).all():
+        settings = {"kernel_size": seen.kernel, "stride": seen.stride, "padding": seen.padding}
+        return nir.SumPool2d(**{key: np.array(value) for key, value in settings.items()})
+    one = len(seen.kernel) == 1
+    settings = {
+        key: value[0] if one and isinstance(value, tuple) else value
+        for key in ("stride", "padding", "dilation")
+        for value in [getattr(seen, key)]
+    }
+    return (nir.Conv1d if one else nir.Conv2d)(
+        input_shape=shape[1] if one else tuple(shape[1:]),
+        weight=weight,
+        groups=count,
+        bias=np.zeros(con.out_channels) if con.bias is None else _array(con.bias),
+        **settings,
+    )
 
 
 def _weights(nir: Any, con: Connection, shape: tuple[int, ...]) -> list[Any]:
@@ -174,9 +195,7 @@ def _weights(nir: Any, con: Connection, shape: tuple[int, ...]) -> list[Any]:
         raise InputError(f"{con!r}: NIR has no link of the kind {con.kind!r}")
     if con.mask is not None:
         weight = weight * con.mask.cpu().numpy()
-    flat = []
-    if len(shape) > 1:
-        flat = [nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)]
+    flat = [_flatten(nir, shape)] if len(shape) > 1 else []
     if con.bias is None:
         return [*flat, nir.Linear(weight=weight)]
     return [*flat, nir.Affine(weight=weight, bias=_array(con.bias))]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tenfold.shared.errors import InputError
+from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.model.neurons import (
     CompiledModel,
     NeuronModel,
@@ -84,10 +84,12 @@ class NeuronGroup(Layer):
         model: A registered name (`tenfold.spaic.model.neurons`) or a `NeuronModel`.
         shape: The arrangement, for example (channels, height, width).
         neuron_type: Labels that connection policies look at.
-        neuron_position: [num, d], for connections that depend on distance.
+        neuron_position: [num, d], for connections that depend on distance. Names of axes (a text
+            such as "x, y, z") stand for none.
         name: The name.
         parameter_variables: Parameters that a gradient learner trains.
-        varible_ranges: Parameter → (lowest, highest), applied at the start of each run.
+        varible_ranges: Parameter → (lowest, highest), to which its values are clamped at the start
+            of each run (the name is the official one).
         prefer_device: Kept for the network's file; all groups run on the network's device.
         refractory: Refractory period in ms.
         refractory_from: `next` (NEST) or `spike` (Brian2), see `compile_model`.
@@ -136,12 +138,17 @@ class NeuronGroup(Layer):
         self.prefer_device = prefer_device
         self.trainables: dict[str, torch.nn.Parameter] = {}
         self.surrogate_alpha: torch.nn.Parameter | None = None
+        if isinstance(neuron_position, str):
+            neuron_position = None
         if neuron_position is not None:
             neuron_position = np.asarray(neuron_position, dtype=np.float64)
-            if len(neuron_position) != self.num:
+            if neuron_position.ndim != 2 or len(neuron_position) != self.num:
                 raise InputError(
-                    f"{self!r}: neuron_position has {len(neuron_position)} rows, not {self.num}"
+                    f"{self!r}: neuron_position has shape {neuron_position.shape}; expected "
+                    f"({self.num}, d)"
                 )
+            if not np.isfinite(neuron_position).all():
+                raise InputError(f"{self!r}: neuron_position holds values that are not finite")
         self.neuron_position = neuron_position
         self._check_model()
 
@@ -220,13 +227,22 @@ class NeuronGroup(Layer):
         Raises:
             InputError: For a value, method or starting state that does not fit; it names the group.
         """
+        model = self.definition(compat)
+        where = f"{self!r}"
         for name, (low, high) in self.varible_ranges.items():
+            if name not in model.parameters:
+                raise InputError(
+                    f"{where}: varible_ranges: "
+                    f"{did_you_mean(name, model.parameters, f'parameter of {model.name}')}"
+                )
+            if not low <= high:
+                raise InputError(f"{where}: varible_ranges[{name!r}]={(low, high)}; low > high")
             if name in self.trainables:
                 with torch.no_grad():
                     self.trainables[name].clamp_(low, high)
-        model = self.definition(compat)
-        where = f"{self!r}"
         values = resolve(model, self.model_parameters | self.trainables, where)
+        for name in self.varible_ranges.keys() - self.trainables.keys():
+            values[name] = np.clip(values[name], *self.varible_ranges[name])
         made = compile_model(
             model, values, dt, dtype, self.method, self.refractory, self.refractory_from, where
         )

@@ -17,7 +17,7 @@ class Module(BaseModule):
         module: The module; called with the variables of the input targets, in order.
         input_targets: Groups or nodes.
         output_targets: The group that receives the result.
-        input_var_names: One variable an input target; `O` by default.
+        input_var_names: One variable an input target, or one for all; `O` by default.
         output_var_names: The variable of the group; `Isyn` by default.
         name: The name.
     """
@@ -37,10 +37,15 @@ class Module(BaseModule):
         self.torch_module = module
         self.input_targets, self.output_targets = listed(input_targets), listed(output_targets)
         self.input_var_names = [v.replace("[updated]", "") for v in listed(input_var_names)]
-        self.output_var_names = listed(output_var_names)
+        if len(self.input_var_names) == 1:
+            self.input_var_names *= len(self.input_targets)
+        self.output_var_names = [v.replace("[updated]", "") for v in listed(output_var_names)]
         self.modules = {"module": module}
         if len(self.input_var_names) != len(self.input_targets):
-            raise InputError(f"{self!r}: give one of input_var_names for each of input_targets")
+            raise InputError(
+                f"{self!r}: {len(self.input_var_names)} input_var_names for "
+                f"{len(self.input_targets)} input_targets; expected as many"
+            )
         if len(self.output_targets) != 1 or len(self.output_var_names) != 1:
             raise InputError(f"{self!r}: give one output target and one of output_var_names")
 

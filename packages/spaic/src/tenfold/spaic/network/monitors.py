@@ -15,8 +15,10 @@ class Monitor(BaseModule):
 
     Args:
         target: A group, node, connection or learner.
-        var_name: The variable: a state of a group, `weight` of a connection.
-        index: An index into the variable without the batch axis; `"full"` for all of it.
+        var_name: The variable: a state of a group, `weight` of a connection, `Output_Reward` of a
+            reward, a trace of a learner's rule that trains one connection.
+        index: An index into the variable, one entry for each axis, without or with the batch axis
+            (a sample's number keeps that axis); `"full"` for all of it.
         dt: The sampling interval in ms; by default every step.
         get_grad: Keep the gradients of what is recorded.
         nbatch: False: each run overwrites; True: all runs are kept; n: the last n.
@@ -59,11 +61,14 @@ class Monitor(BaseModule):
 
     def start_run(self) -> None:
         """Begins a new record."""
-        if self._records and self.nbatch:
+        self._keep(bool(self._records))
+        self._records, self._times = [], []
+
+    def _keep(self, recorded: bool) -> None:
+        if recorded and self.nbatch:
             self._earlier.append((self.values, self.times))
             keep = len(self._earlier) if self.nbatch is True else int(self.nbatch) - 1
             self._earlier = self._earlier[-keep:] if keep else []
-        self._records, self._times = [], []
 
     def is_due(self, step: int, dt: float) -> bool:
         """Says whether a sample is taken at the end of a step.
@@ -80,24 +85,32 @@ class Monitor(BaseModule):
         return int(step / every + 1e-6) > int((step - 1) / every + 1e-6)
 
     def take(self, value: Tensor, time: float) -> None:
-        """Adds a sample; weights are copied, since learning changes them in place.
+        """Adds a sample; it is copied, since learning changes weights in place.
 
         Args:
             value: [batch, *shape].
             time: The end of the step in ms.
         """
-        if self.get_grad and value.requires_grad:
+        if self.get_grad and value.requires_grad and not self._of_link:
             value.retain_grad()
-            self._records.append(value)
+            self._records.append(value)  # itself: the gradient arrives there
         else:
-            self._records.append(value.detach().clone() if not value.requires_grad else value)
+            self._records.append(value.clone() if value.requires_grad else value.detach().clone())
         self._times.append(time)
+
+    @property
+    def _of_link(self) -> bool:
+        return hasattr(self.target, "weight_name")
 
     def _picked(self, value: Tensor) -> Tensor:
         if isinstance(self.index, str):
             return value
         index = self.index if isinstance(self.index, tuple) else (self.index,)
-        return value[(slice(None), *index)]
+        if len(index) < value.ndim:
+            return value[(slice(None), *index)]
+        first = index[0]
+        sample = slice(first, first + 1 or None) if isinstance(first, int | np.integer) else first
+        return value[sample][(slice(None), *index[1:])]
 
     @property
     def tensor_values(self) -> Tensor:
@@ -119,22 +132,37 @@ class Monitor(BaseModule):
 
     @property
     def grads(self) -> np.ndarray:
-        """Gradients of what was recorded, the step axis last; zeros where none arrived."""
-        made = [
-            item.grad if item.grad is not None else torch.zeros_like(item) for item in self._records
-        ]
+        """Gradients of what was recorded, the step axis last; zeros where none arrived.
+
+        A link has one weight in all steps: the gradient of each sample is that of the weight.
+        """
+        held = self._records
+        if self._of_link:
+            held = [getattr(self.target, self.var_name)] * len(held)
+        made = [item.grad if item.grad is not None else torch.zeros_like(item) for item in held]
+        made = [item[None] for item in made] if self._of_link else made
         found: np.ndarray = torch.stack([self._picked(g) for g in made], dim=-1).cpu().numpy()
         return found
 
     @property
     def nbatch_values(self) -> np.ndarray:
-        """The values of the kept runs, stacked."""
-        return np.stack([*(v for v, _ in self._earlier), self.values])
+        """The values of the kept runs, stacked: [runs, batch, *shape, steps].
+
+        Raises:
+            InputError: If the runs differ in length or batch.
+        """
+        return self._stacked([*(v for v, _ in self._earlier), self.values])
 
     @property
     def nbatch_times(self) -> np.ndarray:
-        """The times of the kept runs, stacked."""
-        return np.stack([*(t for _, t in self._earlier), self.times])
+        """The times of the kept runs, stacked: [runs, steps]."""
+        return self._stacked([*(t for _, t in self._earlier), self.times])
+
+    def _stacked(self, runs: list[np.ndarray]) -> np.ndarray:
+        if len({item.shape for item in runs}) > 1:
+            told = ", ".join(str(item.shape) for item in runs)
+            raise InputError(f"{self!r}: runs of different shapes cannot be stacked: {told}")
+        return np.stack(runs)
 
 
 class StateMonitor(Monitor):
@@ -180,10 +208,10 @@ class StateMonitor(Monitor):
 
 
 class SpikeMonitor(Monitor):
-    """Records spikes; small, since only the spikes themselves are kept."""
+    """Records spikes; small, since only the spikes themselves are kept. See `Monitor`."""
 
-    def __init__(self, target: Any, var_name: str = "O", **options: Any) -> None:
-        super().__init__(target, var_name, **options)
+    def __init__(self, target: Any, var_name: str = "O", *arguments: Any, **options: Any) -> None:
+        super().__init__(target, var_name, *arguments, **options)
         self._forget()
 
     def _forget(self) -> None:
@@ -198,13 +226,15 @@ class SpikeMonitor(Monitor):
 
     def start_run(self) -> None:
         """Begins a new record."""
+        self._keep(bool(self._all_times))
         self._forget()
 
     def take(self, value: Tensor, time: float) -> None:
         """Adds the spikes of a step."""
-        flat = self._picked(value.detach()).flatten(1)
+        picked = self._picked(value.detach())
+        flat = picked.reshape(len(picked), -1)
         found = flat.nonzero().cpu().numpy()
-        self._size = (flat.shape[0], flat.shape[1])
+        self._size = (max(self._size[0], flat.shape[0]), flat.shape[1])
         self._chunks.append((found[:, 0], found[:, 1], np.full(len(found), time)))
         self._all_times.append(time)
 
@@ -233,8 +263,14 @@ class SpikeMonitor(Monitor):
             batch_index: The sample.
         """
         times, index = np.asarray(times, dtype=np.float64), np.asarray(index, dtype=np.int64)
-        if times.shape != index.shape:
+        if times.shape != index.shape or times.ndim != 1:
             raise InputError(f"{self!r}: {times.shape} times and {index.shape} neurons")
+        columns = max(self._size[1], getattr(self.target, "num", 0))
+        if len(index) and not 0 <= index.min() <= index.max() < columns:
+            raise InputError(
+                f"{self!r}: neurons {index.min()}..{index.max()}; expected 0..{columns - 1}"
+            )
+        self._size = (max(self._size[0], batch_index + 1), columns)
         self._chunks.append((np.full(len(index), batch_index), index, times))
 
     def _events(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -276,11 +312,13 @@ class SpikeMonitor(Monitor):
         return self.time
 
     def _raster(self) -> np.ndarray:
-        """[batch, num, steps]; for small networks."""
+        """[batch, num, steps]; for small networks. Spikes from outside after the last step, which
+        were pushed in, have no place in it."""
         made = np.zeros((*self._size, len(self._all_times)))
         batch, neuron, time = self._events()
         where = np.searchsorted(self.time, time - 1e-9)
-        np.add.at(made, (batch, neuron, where), 1.0)
+        within = where < len(self._all_times)
+        np.add.at(made, (batch[within], neuron[within], where[within]), 1.0)
         return made
 
     @property
@@ -300,5 +338,6 @@ class SpikeMonitor(Monitor):
         batch, _, time = self._events()
         steps = np.searchsorted(self.time, time - 1e-9)
         made = np.zeros((self._size[0], len(self._all_times)))
-        np.add.at(made, (batch, steps), 1.0)
+        within = steps < len(self._all_times)
+        np.add.at(made, (batch[within], steps[within]), 1.0)
         return made / max(self._size[1], 1)

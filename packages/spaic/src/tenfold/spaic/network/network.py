@@ -1,8 +1,10 @@
 """The network: builds a plan of its parts and runs it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,8 +14,9 @@ from tenfold.spaic.network.groups import ALPHA, NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import Decoder, Encoder, Node
+from tenfold.spaic.network.nodes import Encoder, Node
 from tenfold.spaic.network.objects import Assembly
+from tenfold.spaic.network.torch_module import NetworkModule
 from tenfold.spaic.units import plain
 
 ENGINES = ("auto", "step", "scan", "event")
@@ -139,9 +142,12 @@ class Network(Assembly):
     def add(self, name: str, part: Any) -> None:
         """Registers a part; the network is built anew before the next run."""
         super().add(name, part)
-        object.__setattr__(self, "_plan", None)
         if isinstance(part, Learner):
             part._network = self
+
+    def _edited(self) -> None:
+        object.__setattr__(self, "_plan", None)
+        super()._edited()
 
     # -------------------------------------------------------------------------------------- build
 
@@ -230,10 +236,17 @@ class Network(Assembly):
         from tenfold.spaic.plan import make_plan
 
         parts = [p for p in self.walk() if isinstance(p, NeuronGroup | Node | Module)]
+        shown = {id(part) for part in self.walk()}
+        hidden = {id(part) for part in self.walk(hidden=True)} - shown
+        for con in self.get_connections():
+            for end in (con.pre, con.post):
+                if id(end) not in shown and id(end) not in hidden:
+                    raise InputError(f"{con!r}: {end!r} is not a part of {self!r}; add it")
+        awake = [p for p in [*parts, *self.parts(Monitor)] if not _looks_at(p, hidden)]
         return make_plan(
-            parts,
+            [part for part in awake if not isinstance(part, Monitor)],
             self.get_connections(),
-            self.parts(Monitor),
+            [part for part in awake if isinstance(part, Monitor)],
             self.parts(Learner),
             dt=self.dt,
             strategy=self.strategy,
@@ -319,17 +332,21 @@ class Network(Assembly):
                     f"the batch size changed from {self._batch} to {batch} within a run; call run"
                 )
             self._start(plan, batch)
+        else:
+            self._join(plan, batch)
         if self._engine is None:
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+        if plan.gradients and not self._warned:  # looked at in the first run only
+            plan.silent = {key for key, entry in plan.groups.items() if entry.surrogate is not None}
         if fresh:
             # Trainable values have new numbers, and clamped ranges apply.
             self._engine.refresh()
         self._engine.run(self._state, count, batch, self.n_time_step, fresh)
         self.n_time_step += count
         self._batch = batch
-        if plan.gradients and not self._warned:  # looked at once, after the first run
+        if plan.gradients and not self._warned:
             self._warned = True
-            self._tell_silent()
+            self._tell_silent(plan)
 
     def _batch_size(self, plan: Any) -> int:
         sizes = {repr(source): source.batch for source in plan.sources}
@@ -340,32 +357,115 @@ class Network(Assembly):
         return found.pop()
 
     def _start(self, plan: Any, batch: int) -> None:
-        from tenfold.spaic.engines.step import initial_state
-
         old, self._state, self.n_time_step = self._state, {}, 0
-        for key, entry in plan.groups.items():
-            made = initial_state(entry, batch, plan.device, self._random)
-            for name, value in made.items():
-                before = old.get((key, name), self._kept.get((key, name)))
-                if name in entry.model.stay and before is not None:
-                    # A longer or shorter batch begins with the mean of what was learned.
-                    same = before.shape == value.shape
-                    value = before.detach() if same else before.detach().mean(0).expand_as(value)
-                self._state[key, name] = value
-        for source in plan.sources:
-            shape = (batch, *source.shape)
-            self._state[id(source), "O"] = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for con in plan.links:
             con.start_run(plan.dt, plan.compat)
+        self._join(plan, batch)
+        for key, entry in plan.groups.items():
+            for name in entry.model.stay:
+                before = old.get((key, name), self._kept.get((key, name)))
+                if before is not None:
+                    # A longer or shorter batch begins with the mean of what was learned.
+                    value = self._state[key, name]
+                    same = before.shape == value.shape
+                    value = before.detach() if same else before.detach().mean(0).expand_as(value)
+                    self._state[key, name] = value
         for monitor in plan.monitors:
             monitor.start_run()
 
+    def _join(self, plan: Any, batch: int) -> None:
+        """Gives parts that are new to a run their first values; the others go on."""
+        from tenfold.spaic.engines.step import initial_state
+
+        for key, entry in plan.groups.items():
+            if (key, "O") not in self._state:
+                for name, value in initial_state(entry, batch, plan.device, self._random).items():
+                    self._state[key, name] = value
+        for source in plan.sources:
+            if (id(source), "O") not in self._state:
+                zeros = torch.zeros((batch, *source.shape), dtype=self.dtype, device=self.device)
+                self._state[id(source), "O"] = zeros
+        for con in plan.links:
+            if not hasattr(con, "_dt"):
+                con.start_run(plan.dt, plan.compat)
+
     # -------------------------------------------------------------------------------------- state
 
+    def save_state(
+        self,
+        filename: str | None = None,
+        direct: str = "./",
+        save: bool = True,
+        hdf5: bool = False,
+    ) -> dict[str, Tensor]:
+        """Gives all weights and learned values by their names, and writes them.
+
+        Args:
+            filename: A folder inside `direct`; the network's name by default.
+            direct: A folder.
+            save: Whether `<direct>/<filename>/parameters/_parameters_dict.safetensors` is written.
+            hdf5: Whether it is `_parameters_dict.h5` instead (extra `hdf5`).
+
+        Returns:
+            Name → a copy of the tensor.
+        """
+        from tenfold.spaic.saving.state import save_state, state_of, state_path
+
+        if save:
+            save_state(self, state_path(direct, filename or str(self.name), hdf5))
+        return state_of(self)
+
+    def state_from_dict(
+        self,
+        state: Mapping[str, Tensor] | None = None,
+        filename: str | None = None,
+        direct: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Takes weights and learned values over; the name of the network may differ.
+
+        Args:
+            state: Name → tensor; else a file is read.
+            filename: As in `save_state`; a file of the official front end (`.pt`) is read too.
+            direct: As in `save_state`.
+            device: Where the network runs from now on.
+
+        Raises:
+            InputError: As `tenfold.spaic.load_state`, and if there is no file.
+        """
+        from tenfold.spaic.saving.state import find_state, load_state
+
+        if state is None:
+            state = find_state(direct or "./", filename or str(self.name))
+        if device is not None:
+            self.set_backend(device=device)
+        load_state(self, state)
+
     def get_testparams(self) -> list[Tensor]:
-        """Lists all parameter tensors."""
+        """Lists all parameter tensors, each once, those of torch modules too."""
         self.prepare()
-        return list(self.named_parameters().values())
+        found = [p for p in self.named_parameters().values() if isinstance(p, torch.nn.Parameter)]
+        for part in [*self.walk(), *self.get_connections()]:
+            for module in getattr(part, "modules", {}).values():
+                found += module.parameters()
+        return list({id(tensor): tensor for tensor in found}.values())
+
+    def to_tensor(self, data: Any) -> Tensor:
+        """Puts data on the network's device, numbers in its precision.
+
+        Args:
+            data: A number, list, array or tensor.
+        """
+        made = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
+        return made.to(self.device, self.dtype if made.is_floating_point() else None)
+
+    def to_numpy(self, data: Any) -> np.ndarray:
+        """Takes data to NumPy, cut from the graph of gradients.
+
+        Args:
+            data: A tensor, or what NumPy can read.
+        """
+        return np.asarray(data.detach().cpu() if isinstance(data, Tensor) else data)
 
     def get_elements(self) -> dict[str, Any]:
         """Gives the groups and nodes by their ids."""
@@ -402,15 +502,10 @@ class Network(Assembly):
             raise InputError(f"{part!r}: {did_you_mean(name, known, 'variable')}")
         return self._state[id(part), name]
 
-    def _tell_silent(self) -> None:
-        """Says which decoded groups made no spike: a surrogate gradient may be zero there."""
-        silent = [
-            repr(node.dec_target)
-            for node in self.parts(Decoder)
-            if node.coding_var_name == "O"
-            and node.record is not None
-            and not bool((node.record != 0).any())
-        ]
+    def _tell_silent(self, plan: Any) -> None:
+        """Says which trained groups made no spike: a surrogate gradient may be zero there."""
+        silent = [repr(plan.groups[key].group) for key in plan.groups if key in plan.silent]
+        plan.silent = set()
         if silent:
             message(
                 f"{', '.join(silent)} made no spike, and gradients may be zero; larger weights or "
@@ -426,41 +521,8 @@ class Network(Assembly):
         return NetworkModule(self, time)
 
 
-class NetworkModule(torch.nn.Module):
-    """A network with one encoder and one decoder as a torch module.
-
-    Args:
-        network: The network.
-        time: How long it runs for one call, in ms.
-    """
-
-    def __init__(self, network: Network, time: float) -> None:
-        super().__init__()
-        encoders = [n for n in network.parts(Encoder) if type(n) is Encoder]
-        decoders = [n for n in network.parts(Decoder) if type(n) is Decoder]
-        if len(encoders) != 1 or len(decoders) != 1:
-            raise InputError(
-                f"{network!r} has {len(encoders)} encoders and {len(decoders)} decoders; "
-                "a module needs one of each"
-            )
-        self.network, self.run_time = network, time
-        self.encoder, self.decoder = encoders[0], decoders[0]
-        network.prepare()
-        for name, tensor in network.named_parameters().items():
-            if isinstance(tensor, torch.nn.Parameter):
-                self.register_parameter(name.replace(".", "_"), tensor)
-        for part in network.parts(Module):
-            self.add_module(f"module_{part.name}", part.torch_module)
-        for con in network.get_connections():
-            for kind, module in con.modules.items():
-                self.add_module(f"{con.name}_{kind}", module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Runs the network.
-
-        Args:
-            x: [batch, *shape].
-        """
-        self.encoder(x)
-        self.network.run(self.run_time)
-        return self.decoder.predict
+def _looks_at(part: Any, hidden: set[int]) -> bool:
+    """Whether a node, module or monitor refers to a hidden part, and rests with it."""
+    ends = [getattr(part, "dec_target", None), getattr(part, "target", None)]
+    ends += [*getattr(part, "input_targets", ()), *getattr(part, "output_targets", ())]
+    return any(id(end) in hidden for end in ends)

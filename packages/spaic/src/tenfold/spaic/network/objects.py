@@ -23,7 +23,7 @@ class BaseModule:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
-        self.owner: Assembly | None = None
+        self.owner: Any = None  # the assembly or projection it belongs to
         if _OPEN.get():
             _OPEN.get()[-1]._pending.append(self)
 
@@ -38,6 +38,20 @@ class BaseModule:
 
     def __str__(self) -> str:
         return self.name or f"unnamed {type(self).__name__}"
+
+
+_REFERENCES = (
+    "pre",
+    "post",
+    "dec_target",
+    "target",
+    "reward",
+    "input_targets",
+    "output_targets",
+    "trainable",
+    "pathway",
+)
+"""The attributes by which a part refers to others."""
 
 
 class Assembly(BaseModule):
@@ -107,6 +121,12 @@ class Assembly(BaseModule):
         if part.owner is None:
             part.owner = self
             part.name = part.name or name
+        self._edited()
+
+    def _edited(self) -> None:
+        """Tells the networks that this belongs to that they have to be built anew."""
+        for above in {id(a): a for a in (self.owner, *self._supers) if a is not None}.values():
+            above._edited()
 
     def __enter__(self) -> "Assembly":
         _OPEN.set((*_OPEN.get(), self))
@@ -158,6 +178,9 @@ class Assembly(BaseModule):
                 del self.members[name]
         if part.owner is self:
             part.owner = None
+        if isinstance(part, Assembly) and self in part._supers:
+            part._supers.remove(self)
+        self._edited()
 
     def del_assembly(self, asb: "Assembly | None" = None, name: str | None = None) -> None:
         """Takes a member out, together with the connections that touch it.
@@ -174,12 +197,13 @@ class Assembly(BaseModule):
             raise InputError(
                 f"{self} has no assembly {name or asb}; parts: {', '.join(self.members)}"
             )
-        inside = set(map(id, part.walk()))
+        inside = set(map(id, part.walk(hidden=True)))
         self._remove(part)
         top = self.top
-        for con in top.get_connections():
-            if id(con.pre) in inside or id(con.post) in inside:
-                (con.owner or top)._remove(con)
+        for link in [*top.walk(hidden=True)]:  # connections and projections
+            ends = getattr(link, "pre", None), getattr(link, "post", None)
+            if id(link) not in inside and any(id(end) in inside for end in ends):
+                (link.owner or top)._remove(link)
 
     def del_connection(self, con: BaseModule | None = None, name: str | None = None) -> None:
         """Takes a connection out.
@@ -197,6 +221,11 @@ class Assembly(BaseModule):
         self._remove(part)
 
     @property
+    def num(self) -> int:
+        """How many neurons and channels the groups and nodes inside have together."""
+        return sum(group.num for group in self.get_groups())
+
+    @property
     def top(self) -> "Assembly":
         """The outermost assembly that owns this one."""
         found = self
@@ -206,18 +235,21 @@ class Assembly(BaseModule):
 
     # -------------------------------------------------------------------------------- traversal
 
-    def walk(self) -> Iterator[BaseModule]:
-        """Goes through this assembly and all its visible parts, once each, in order."""
+    def walk(self, hidden: bool = False) -> Iterator[BaseModule]:
+        """Goes through this assembly and all its parts, once each, in order.
+
+        Args:
+            hidden: Whether hidden assemblies are visited too.
+        """
         seen: set[int] = set()
         stack: list[BaseModule] = [self]
         while stack:
             part = stack.pop()
-            if id(part) in seen or getattr(part, "_hidden", False):
+            if id(part) in seen or (getattr(part, "_hidden", False) and not hidden):
                 continue
             seen.add(id(part))
             yield part
-            if isinstance(part, Assembly):
-                stack.extend(reversed(list(part.members.values())))
+            stack.extend(reversed(list(getattr(part, "members", {}).values())))
 
     def __contains__(self, part: object) -> bool:
         return any(part is found for found in self.walk())
@@ -267,10 +299,12 @@ class Assembly(BaseModule):
     def assembly_hide(self) -> None:
         """Takes the assembly out of the simulation, with the connections that touch it."""
         self._hidden = True
+        self._edited()
 
     def assembly_show(self) -> None:
-        """Puts a hidden assembly back."""
+        """Puts a hidden assembly back; in a run that continues it begins with its first values."""
         self._hidden = False
+        self._edited()
 
     def structure_copy(self, name: str | None = None) -> "Assembly":
         """Copies the structure: the parts, and the connections among them.
@@ -278,20 +312,24 @@ class Assembly(BaseModule):
         Args:
             name: The copy's name.
         """
-        inside = set(map(id, self.walk()))
-        memo: dict[int, Any] = {id(self.owner): None} if self.owner is not None else {}
-        memo |= {id(up): up for up in self._supers}
+        parts = list(self.walk(hidden=True))
+        inside = set(map(id, parts))
+        above = [up for part in parts for up in (part.owner, *getattr(part, "_supers", ()))]
         outside = [
             con
             for con in self.get_connections()
             if id(con.pre) not in inside or id(con.post) not in inside
         ]
-        memo |= {id(con): None for con in outside}
+        # What lies outside is not copied: in the copy there is nothing in its place.
+        left_out = [part for part in (*above, *outside) if part is not None]
+        memo = {id(part): None for part in left_out if id(part) not in inside or part in outside}
         made = copy.deepcopy(self, memo)
-        for part in list(made.walk()):
+        made.__dict__["_supers"] = []
+        for part in list(made.walk(hidden=True)):
             if isinstance(part, Assembly):
                 part.__dict__["members"] = {k: v for k, v in part.members.items() if v is not None}
-        made.owner, made._supers, made.name = None, [], name
+                part.__dict__["_supers"] = [up for up in part._supers if up is not None]
+        made.owner, made.name = None, name
         return made
 
     def copy_assembly(self, name: str, asb: "Assembly") -> "Assembly":
@@ -306,23 +344,49 @@ class Assembly(BaseModule):
         return made
 
     def replace_assembly(self, old: "Assembly", new: "Assembly") -> None:
-        """Puts another assembly in the place of one; its connections are rewired.
+        """Puts another assembly in the place of one.
+
+        Connections, projections, nodes, modules, monitors and learners that refer to the old one,
+        or to a part of it, refer to the new one, or to its part of the same name, from then on.
+        Weights are drawn anew where the number of neurons differs.
 
         Args:
             old: A member.
             new: What takes its place.
 
         Raises:
-            InputError: If the old one is not a member.
+            InputError: If the old one is not a member, or the new one lacks a part that is
+                referred to.
         """
         names = [name for name, part in self.members.items() if part is old]
         if not names:
             raise InputError(f"{self} has no part {old}; parts: {', '.join(self.members)}")
-        for con in self.top.get_connections():
-            if con.pre is old:
-                con.pre = new
-            if con.post is old:
-                con.post = new
+        inside = {id(part): part for part in old.walk(hidden=True)}
+        places = {id(old): new} | {
+            id(part): _same_place(part, old, new) for part in inside.values() if part is not old
+        }
+        outer = [part for part in self.top.walk(hidden=True) if id(part) not in inside]
+
+        def moved(part: Any, user: Any) -> Any:
+            if id(part) not in places:
+                return part
+            if places[id(part)] is None:
+                raise InputError(f"{user!r} refers to {part!r}, which {new!r} does not have")
+            return places[id(part)]
+
+        changes: list[tuple[BaseModule, str, Any]] = []
+        for part in outer:  # all are looked at before one is changed
+            for key in _REFERENCES:
+                found = part.__dict__.get(key)
+                if isinstance(found, list):
+                    changes.append((part, key, [moved(item, part) for item in found]))
+                elif id(found) in places:
+                    changes.append((part, key, moved(found, part)))
+        for part, key, value in changes:
+            before = part.__dict__[key]
+            object.__setattr__(part, key, value)
+            if hasattr(part, "forget") and value.shape != before.shape:
+                part.forget()
         self._remove(old)
         new.name = new.name or names[0]
         self.add(names[0], new)
@@ -330,12 +394,15 @@ class Assembly(BaseModule):
     def merge_assembly(self, asb: "Assembly") -> None:
         """Takes over the members of another assembly that are not here yet.
 
+        A member whose name is taken gets a free one.
+
         Args:
             asb: The other assembly.
         """
         for name, part in asb.members.items():
             if not any(part is mine for mine in self.members.values()):
-                self.add(name if name not in self.members else self._free(name), part)
+                part.owner, part.name = self, name if name not in self.members else self._free(name)
+                self.add(part.name, part)
 
     def select_assembly(
         self, members: list[Any], name: str | None = None, with_connection: bool = True
@@ -354,12 +421,16 @@ class Assembly(BaseModule):
         for part in members:
             if part not in self:
                 raise InputError(f"{part} is not a part of {self}")
-            made.members[part.name] = part
+            made._take(part)
         inside = {id(found) for part in members for found in part.walk()}
         for con in self.get_connections() if with_connection else []:
             if id(con.pre) in inside and id(con.post) in inside:
-                made.members[con.name] = con
+                made._take(con)
         return made
+
+    def _take(self, part: Any) -> None:
+        """Adds a part under its name, or a free one."""
+        self.add(part.name if part.name not in self.members else self._free(part.name), part)
 
     # ------------------------------------------------------------------------------------- modes
 
@@ -384,3 +455,16 @@ class Assembly(BaseModule):
     def eval(self) -> "Assembly":
         """Sets the evaluation mode."""
         return self.train(False)
+
+
+def _same_place(part: BaseModule, old: Assembly, new: Assembly) -> BaseModule | None:
+    """The part of an assembly that has the place (the names on the way) that one has in another."""
+    way: list[str] = []
+    at: BaseModule | None = part
+    while at is not None and at is not old:
+        way, at = [str(at.name), *way], at.owner
+    found: Any = new
+    for name in way if at is old else [""]:
+        found = found.members.get(name) if isinstance(found, Assembly) else None
+    made: BaseModule | None = found
+    return made

@@ -16,20 +16,257 @@ from tenfold.spaic.network.connections import (
 )
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
-from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
+from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.network import Network
-from tenfold.spaic.network.nodes import Action, Decoder, Encoder, Generator, Reward
 from tenfold.spaic.network.objects import Assembly
-from tenfold.spaic.saving.description import POLICIES
-
-_NODES = {kind.__name__: kind for kind in (Encoder, Generator, Decoder, Action, Reward)}
-
-
-_MONITORS = {kind.__name__: kind for kind in (StateMonitor, SpikeMonitor)}
-
+from tenfold.spaic.saving.description import MONITORS, NODES, POLICIES
+from tenfold.spaic.saving.layers import build
+from tenfold.spaic.saving.values import from_plain, handed_in
 
 LARGEST = 2**31
 """A file may describe no layer and no matrix of weights with more values than this."""
+
+_ORDER = ("Assembly", "NeuronGroup", "Encoder", "Generator", "Projection", "Connection", "Module")
+"""What others refer to comes first; then decoders, learners and monitors."""
+
+
+def network_from_dict(
+    made: Mapping[str, Any],
+    modules: Mapping[str, torch.nn.Module] | None = None,
+    functions: Mapping[str, Any] | None = None,
+) -> Network:
+    """Builds a network from what `network_to_dict` gave.
+
+    Args:
+        made: The description.
+        modules: Name of a Module (of one inside an assembly, `assembly.name`) → its torch module,
+            where the description holds only the name.
+        functions: Name → function or class, for those that the description names.
+
+    Raises:
+        InputError: For a format, a part or a setting that is not known here, and for a module or
+            function that is missing.
+    """
+    if made.get("format") != "tenfold-spaic 1":
+        raise InputError(f"format {made.get('format')!r}; expected 'tenfold-spaic 1'")
+    backend = made["backend"]
+    if backend["dtype"] not in ("float32", "float64"):
+        raise InputError(f"dtype {backend['dtype']!r}; expected 'float32' or 'float64'")
+    net = Network(made["name"], compat=backend["compat"], dtype=getattr(torch, backend["dtype"]))
+    net.set_backend_dt(backend["dt"])
+    net.strategy, net.engine = int(backend["strategy"]), str(backend.get("engine", "auto"))
+    net.break_loops = bool(backend.get("break_loops", False))
+    net.full_grad = bool(backend.get("full_grad", False))
+    builder = _Builder(net, modules or {}, functions or {})
+    rank = {label: number for number, label in enumerate(_ORDER)}
+    for entry in sorted(made["parts"], key=lambda e: rank.get(e["_class_label"], len(rank))):
+        builder.add(entry)
+    builder.arrange(made)
+    return net
+
+
+class _Builder:
+    """Makes the parts of a network, and remembers them by their ids."""
+
+    def __init__(
+        self,
+        net: Network,
+        modules: Mapping[str, torch.nn.Module],
+        functions: Mapping[str, Any],
+    ) -> None:
+        self.net, self.modules, self.functions = net, modules, functions
+        self.parts: dict[str, Any] = {"": net}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Makes a part and puts it where it belongs."""
+        label, name = entry["_class_label"], entry["name"]
+        what = f"{label} {name}"
+        if entry.get("shape"):
+            _size(what, *entry["shape"])
+        make = {
+            "Assembly": self._assembly,
+            "NeuronGroup": self._group,
+            "Connection": self._connection,
+            "Projection": self._projection,
+            "Module": self._module,
+            "Learner": self._learner,
+            **dict.fromkeys(NODES, self._node),
+            **dict.fromkeys(MONITORS, self._monitor),
+        }.get(label)
+        if make is None:
+            raise InputError(f"part {name!r} is a {label!r}, which is not known")
+        part = make(entry, what)
+        self.parts[entry.get("id", name)] = part
+        self.parts[entry.get("owner", "")].add(name, part)
+        if isinstance(part, Projection):
+            for con in part.expand():  # learners and monitors may name what it makes
+                self.parts[con.id.removeprefix(self.net.id + "_")] = con
+
+    def arrange(self, made: Mapping[str, Any]) -> None:
+        """Puts members in the order of the file, which that of random numbers follows; what belongs
+        to several assemblies is a member of each; hides what was hidden."""
+        own: dict[str, dict[str, str]] = {}
+        for entry in made["parts"]:
+            own.setdefault(entry.get("owner", ""), {})[entry["name"]] = entry.get(
+                "id", entry["name"]
+            )
+        held = {entry["id"]: entry for entry in made["parts"] if "members" in entry} | {"": made}
+        for name, entry in held.items():
+            whole, part = entry.get("members", own.get(name, {})), self.parts[name]
+            for key, path in whole.items():
+                if key not in part.members:
+                    part.add(key, self.parts[path])
+            part.__dict__["members"] = {key: part.members[key] for key in whole}
+        for entry in made["parts"]:
+            if entry.get("hidden"):
+                self.parts[entry["id"]].assembly_hide()
+
+    def _found(self, names: list[str]) -> list[Any]:
+        return [self.parts[name] for name in names]
+
+    def _plain(self, value: Any, what: str) -> Any:
+        return from_plain(value, self.functions, what)
+
+    def _class(self, entry: Mapping[str, Any], kind: Any, what: str) -> Any:
+        """The class of a part: ours, or one of the user's that was handed in."""
+        made = self._plain(entry["class"], what) if "class" in entry else kind
+        if not (isinstance(made, type) and issubclass(made, kind)):
+            raise InputError(f"{what}: {made!r} is not a class derived from {kind.__name__}")
+        return made
+
+    def _assembly(self, entry: Mapping[str, Any], what: str) -> Any:
+        return Assembly(type=entry["type"])
+
+    def _group(self, entry: Mapping[str, Any], what: str) -> Any:
+        model = entry["model"]
+        if not isinstance(model, str):
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in model.items()
+            }
+            model = NeuronModel(**fields)
+        initial = {
+            k: tuple(v) if isinstance(v, list) and v[:1] == ["uniform"] else v
+            for k, v in entry["initial"].items()
+        }
+        return NeuronGroup(
+            model=model,
+            shape=entry["shape"],
+            neuron_type=entry["type"],
+            refractory=entry["refractory"],
+            refractory_from=entry["refractory_from"],
+            method=entry["method"],
+            initial=initial,
+            parameter_variables=entry["parameter_variables"],
+            varible_ranges=entry.get("varible_ranges"),
+            neuron_position=entry["neuron_position"],
+            prefer_device=entry.get("prefer_device"),
+            **entry["parameters"],
+        )
+
+    def _node(self, entry: Mapping[str, Any], what: str) -> Any:
+        target = entry["dec_target"]
+        part = self._class(entry, NODES[entry["_class_label"]], what)(
+            shape=entry["shape"],
+            node_type=entry.get("type", ()),
+            dt=entry.get("dt"),
+            time=entry.get("time"),
+            coding_method=entry["coding_method"],
+            coding_var_name=entry["coding_var_name"],
+            dec_target=None if target is None else self.parts[target],
+            **self._plain(entry["coding_param"], what),
+        )
+        if "source" in entry:
+            part(np.asarray(entry["source"]))
+        return part
+
+    def _connection(self, entry: Mapping[str, Any], what: str) -> Any:
+        options = self._plain(entry["parameters"], what)
+        pre, post = self._found([entry["pre"], entry["post"]])
+        if entry["link_type"] not in IMAGES:
+            _size(what, *([] if entry["link_type"] in STORED else [pre.num, post.num]))
+        for number in (
+            options.get("number", 0),
+            options.get("degree", 0) * max(pre.num, post.num),
+        ):
+            _size(what, number)
+        if entry["link_type"] == "index":
+            options |= {"pre_index": np.zeros(0, int), "post_index": np.zeros(0, int)}
+        drawn = self._plain(entry.get("initializers", {}), what)
+        return self._class(entry, Connection, what)(
+            pre,
+            post,
+            link_type=entry["link_type"],
+            syn_type=entry["syn_type"],
+            syn_kwargs=self._plain(entry["syn_kwargs"], what),
+            max_delay=entry["max_delay"],
+            min_delay=entry["min_delay"],
+            delay=0.0 if entry["delayed"] and not entry["max_delay"] else None,
+            train_delay=entry["train_delay"],
+            weight=drawn.get("weight"),
+            bias=drawn.get("bias", 0.0 if entry["biased"] else None),
+            sparse_with_mask=entry["sparse_with_mask"],
+            pre_var_name=entry["pre_var_name"],
+            post_var_name=entry["post_var_name"],
+            is_parameter=entry["is_parameter"],
+            w_min=entry["w_min"],
+            w_max=entry["w_max"],
+            weight_quantization=entry.get("weight_quantization", False),
+            prefer_device=entry.get("prefer_device"),
+            **options,
+        )
+
+    def _projection(self, entry: Mapping[str, Any], what: str) -> Any:
+        return self._class(entry, Projection, what)(
+            self.parts[entry["pre"]],
+            self.parts[entry["post"]],
+            policies=[_policy(item) for item in entry["policies"]],
+            link_type=entry["link_type"],
+            ConnectionParameters=self._plain(entry["ConnectionParameters"], what),
+        )
+
+    def _module(self, entry: Mapping[str, Any], what: str) -> Any:
+        held = entry["module"]
+        if "same_as" in held:
+            module = self.parts[held["same_as"]].torch_module
+        elif "module" in held:
+            module = handed_in(held["module"], self.modules, "module", what)
+        else:
+            module = build(held, LARGEST, what)
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(f"{what}: {module!r} is not a torch module")
+        return self._class(entry, Module, what)(
+            module,
+            self._found(entry["input_targets"]),
+            self._found(entry["output_targets"]),
+            entry["input_var_names"],
+            entry["output_var_names"],
+        )
+
+    def _learner(self, entry: Mapping[str, Any], what: str) -> Any:
+        reward = entry.get("reward")
+        part = self._class(entry, Learner, what)(
+            trainable=self._found(entry["trainable"]),
+            pathway=self._found(entry["pathway"]),
+            algorithm=self._plain(entry["algorithm"], what),
+            reward=None if reward is None else self.parts[reward],
+            **self._plain(entry["parameters"], what),
+        )
+        if entry["optim_name"]:
+            part.set_optimizer(entry["optim_name"], **self._plain(entry["optim_kwargs"], what))
+        if entry["lr_schedule_name"]:
+            settings = self._plain(entry["schedule_kwargs"], what)
+            part.set_schedule(entry["lr_schedule_name"], **settings)
+        return part
+
+    def _monitor(self, entry: Mapping[str, Any], what: str) -> Any:
+        return self._class(entry, MONITORS[entry["_class_label"]], what)(
+            self.parts[entry["target"]],
+            entry["var_name"],
+            dt=entry["dt"],
+            nbatch=entry["nbatch"],
+            get_grad=entry.get("get_grad", False),
+            index=_index(entry.get("index", "full")),
+        )
 
 
 def _size(what: str, *sizes: Any) -> None:
@@ -47,168 +284,7 @@ def _size(what: str, *sizes: Any) -> None:
         raise InputError(f"{what}: {total} values; a network file may ask for at most {LARGEST}")
 
 
-def network_from_dict(made: Mapping[str, Any]) -> Network:
-    """Builds a network from what `network_to_dict` gave.
-
-    Args:
-        made: The description.
-
-    Raises:
-        InputError: For a format, a part or a setting that is not known here.
-    """
-    if made.get("format") != "tenfold-spaic 1":
-        raise InputError(f"format {made.get('format')!r}; expected 'tenfold-spaic 1'")
-    backend = made["backend"]
-    if backend["dtype"] not in ("float32", "float64"):
-        raise InputError(f"dtype {backend['dtype']!r}; expected 'float32' or 'float64'")
-    net = Network(made["name"], compat=backend["compat"], dtype=getattr(torch, backend["dtype"]))
-    net.set_backend_dt(backend["dt"])
-    net.strategy = int(backend["strategy"])
-    parts: dict[str, Any] = {"": net}
-    later = []
-    for entry in made["parts"]:
-        kind, name = entry["_class_label"], entry["name"]
-        if kind == "Assembly":
-            parts[entry["id"]] = Assembly(type=entry["type"])
-    for entry in made["parts"]:
-        kind, name = entry["_class_label"], entry["name"]
-        if kind == "Assembly":
-            _owner(parts, entry).add(name, parts[entry["id"]])
-            continue
-        if "shape" in entry:
-            _size(f"{kind} {name}", *entry["shape"])
-        if kind == "NeuronGroup":
-            model = entry["model"]
-            if not isinstance(model, str):
-                fields: dict[str, Any] = {
-                    k: tuple(v) if isinstance(v, list) else v for k, v in model.items()
-                }
-                model = NeuronModel(**fields)
-            initial = {
-                k: tuple(v) if isinstance(v, list) and v[:1] == ["uniform"] else v
-                for k, v in entry["initial"].items()
-            }
-            part: Any = NeuronGroup(
-                model=model,
-                shape=entry["shape"],
-                neuron_type=entry["type"],
-                refractory=entry["refractory"],
-                refractory_from=entry["refractory_from"],
-                method=entry["method"],
-                initial=initial,
-                parameter_variables=entry["parameter_variables"],
-                varible_ranges=entry.get("varible_ranges"),
-                neuron_position=entry["neuron_position"],
-                **entry["parameters"],
-            )
-        elif kind in ("Encoder", "Generator"):
-            part = _NODES[kind](
-                shape=entry["shape"],
-                coding_method=entry["coding_method"],
-                coding_var_name=entry["coding_var_name"],
-                **entry["coding_param"],
-            )
-            if "source" in entry:
-                part(np.asarray(entry["source"]))
-        else:
-            later.append(entry)
-            continue
-        _owner(parts, entry).add(name, part)
-        parts[entry["id"]] = part
-    first = ("Connection", "Projection")
-    for entry in sorted(later, key=lambda item: item["_class_label"] not in first):
-        kind, name = entry["_class_label"], entry["name"]
-        if kind == "Connection":
-            options = dict(entry["parameters"])
-            sides = [parts[entry[key]] for key in ("pre", "post")]
-            if entry["link_type"] not in IMAGES:
-                stored = entry["link_type"] in STORED
-                _size(f"Connection {name}", *([] if stored else [side.num for side in sides]))
-            count = (
-                options.get("number", 0),
-                options.get("degree", 0) * max(side.num for side in sides),
-            )
-            for number in count:
-                _size(f"Connection {name}", number)
-            if entry["link_type"] == "index":
-                options |= {"pre_index": np.zeros(0, int), "post_index": np.zeros(0, int)}
-            part = Connection(
-                parts[entry["pre"]],
-                parts[entry["post"]],
-                link_type=entry["link_type"],
-                syn_type=entry["syn_type"],
-                syn_kwargs=entry["syn_kwargs"],
-                max_delay=entry["max_delay"],
-                min_delay=entry["min_delay"],
-                delay=0.0 if entry["delayed"] and not entry["max_delay"] else None,
-                train_delay=entry["train_delay"],
-                bias=0.0 if entry["biased"] else None,
-                sparse_with_mask=entry["sparse_with_mask"],
-                pre_var_name=entry["pre_var_name"],
-                post_var_name=entry["post_var_name"],
-                is_parameter=entry["is_parameter"],
-                w_min=entry["w_min"],
-                w_max=entry["w_max"],
-                weight_quantization=entry.get("weight_quantization", False),
-                **options,
-            )
-            parts[entry["id"]] = part
-        elif kind in _NODES:
-            part = _NODES[kind](
-                shape=entry["shape"],
-                coding_method=entry["coding_method"],
-                coding_var_name=entry["coding_var_name"],
-                dec_target=parts[entry["dec_target"]],
-                **entry["coding_param"],
-            )
-        elif kind == "Learner":
-            part = Learner(
-                trainable=[parts[item] for item in entry["trainable"]],
-                pathway=[parts[item] for item in entry["pathway"]],
-                algorithm=entry["algorithm"],
-                **entry["parameters"],
-            )
-            if entry["optim_name"]:
-                part.set_optimizer(entry["optim_name"], **entry["optim_kwargs"])
-            if entry["lr_schedule_name"]:
-                part.set_schedule(entry["lr_schedule_name"], **entry["schedule_kwargs"])
-        elif kind in _MONITORS:
-            part = _MONITORS[kind](
-                parts[entry["target"]],
-                entry["var_name"],
-                dt=entry["dt"],
-                nbatch=entry["nbatch"],
-                get_grad=entry.get("get_grad", False),
-                index=_index_from_list(entry.get("index", "full")),
-            )
-        elif kind == "Projection":
-            part = Projection(
-                parts[entry["pre"]],
-                parts[entry["post"]],
-                policies=[_policy_from_dict(item) for item in entry["policies"]],
-                link_type=entry["link_type"],
-                ConnectionParameters=entry["ConnectionParameters"],
-            )
-            parts[entry["id"]] = part
-            _owner(parts, entry).add(name, part)
-            for con in part.expand():  # learners and monitors may name what it makes
-                parts[con.id.removeprefix(net.id + "_")] = con
-            continue
-        else:
-            raise InputError(f"part {name!r} is a {kind!r}, which is not known")
-        _owner(parts, entry).add(name, part)
-    for entry in made["parts"]:
-        if entry["_class_label"] == "Assembly":  # what belongs to several assemblies
-            for name, path in entry["members"].items():
-                parts[entry["id"]].members.setdefault(name, parts[path])
-    return net
-
-
-def _owner(parts: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
-    return parts[entry.get("owner", "")]
-
-
-def _policy_from_dict(made: Mapping[str, Any]) -> Any:
+def _policy(made: Mapping[str, Any]) -> Any:
     settings: dict[str, Any] = {
         key: [tuple(item) if isinstance(item, list) else item for item in value]
         if isinstance(value, list)
@@ -219,7 +295,7 @@ def _policy_from_dict(made: Mapping[str, Any]) -> Any:
     return POLICIES[made["policy"]](**settings)
 
 
-def _index_from_list(made: Any) -> Any:
+def _index(made: Any) -> Any:
     if isinstance(made, str):
         return made
     return tuple(slice(*part["slice"]) if isinstance(part, dict) else part for part in made)

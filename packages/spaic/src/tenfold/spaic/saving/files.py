@@ -1,73 +1,122 @@
 """The folder of a network: its structure as JSON or YAML, and its weights (section 12)."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tenfold.shared.errors import InputError
 from tenfold.shared.files import write_atomic
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.saving.building import network_from_dict
 from tenfold.spaic.saving.description import network_to_dict
-from tenfold.spaic.saving.state import load_state, save_state
+from tenfold.spaic.saving.state import load_state, save_state, state_of
 
 
-def network_save(net: Network, path: Path | str, trans_format: str = "json") -> Path:
+def network_save(
+    net: Network,
+    path: Path | str | None = None,
+    trans_format: str = "json",
+    *,
+    filename: str | None = None,
+    combine: bool = False,
+    save: bool = True,
+    save_weight: bool = True,
+) -> Any:
     """Writes a network: its structure, and its weights beside it.
+
+    Torch modules of the layers in `saving.layers` are written out; other modules, functions and
+    classes of your own by their names: `network_load` takes them again.
 
     Args:
         net: The network.
-        path: The folder that is made.
+        path: The folder that is made; the current one if only a filename is given.
         trans_format: json or yaml.
+        filename: Makes `<path>/<filename>/<filename>.json` instead of `<path>/network.json`.
+        combine: Whether the weights stand in the structure's file too, as lists of numbers.
+        save: Whether anything is written.
+        save_weight: Whether the weights are.
 
     Returns:
-        The structure's file; `weights.safetensors` stands beside it.
+        The structure's file, beside which stands `weights.safetensors` (or
+        `<filename>.safetensors`); with `save=False` the structure as a dictionary.
 
     Raises:
         InputError: For another format, or a part that a file cannot hold.
     """
     if trans_format not in ("json", "yaml"):
         raise InputError(f"trans_format={trans_format!r}; expected 'json' or 'yaml'")
+    if save and path is None and filename is None:
+        raise InputError(f"{net!r}: give the path of a folder, or a filename")
     net.prepare()
     made = network_to_dict(net)
-    if trans_format == "json":
-        text = json.dumps(made, indent=2)
-    else:
-        import yaml
-
-        class Plain(yaml.SafeDumper):
-            """Writes lists that occur twice twice: aliases are not read."""
-
-            def ignore_aliases(self, data: Any) -> bool:
-                return True
-
-        text = yaml.dump(made, Dumper=Plain, sort_keys=False)
-    folder = Path(path)
+    if combine and save_weight:
+        made["weights"] = {
+            name: {"dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()}
+            for name, value in state_of(net).items()
+        }
+    if not save:
+        return made
+    folder = Path(path or ".") / (filename or "")
     folder.mkdir(parents=True, exist_ok=True)
-    save_state(net, folder / "weights.safetensors")
-    file = folder / f"network.{trans_format}"
-    write_atomic(file, text)
+    if save_weight and not combine:
+        save_state(net, folder / f"{filename or 'weights'}.safetensors")
+    file = folder / f"{filename or 'network'}.{trans_format}"
+    write_atomic(file, _text(made, trans_format))
     return file
 
 
-def network_load(path: Path | str, load_weight: bool = True) -> Network:
+def _text(made: dict[str, Any], trans_format: str) -> str:
+    if trans_format == "json":
+        return json.dumps(made, indent=2)
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        """Writes lists that occur twice twice: aliases are not read."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    text: str = yaml.dump(made, Dumper=Plain, sort_keys=False)
+    return text
+
+
+def network_load(
+    path: Path | str | None = None,
+    load_weight: bool = True,
+    *,
+    filename: str | None = None,
+    device: str = "cpu",
+    modules: Mapping[str, torch.nn.Module] | None = None,
+    functions: Mapping[str, Any] | None = None,
+) -> Network:
     """Reads a network that `network_save` wrote; nothing in the files can run code.
 
     Args:
         path: The folder; or the structure's file, whose weights lie beside it as
             `<stem>.safetensors` or `weights.safetensors`.
         load_weight: Whether the weights are read too.
+        filename: As in `network_save`.
+        device: Where the network runs.
+        modules: The torch modules that the file holds by name only: name of the `Module` (of one
+            inside an assembly, `assembly.name`) → its torch module. Layers of `saving.layers` are
+            made from the file.
+        functions: The functions and classes that the file holds by name only: name → function,
+            for example the `distance_weight_function` of a link, a `Rule`, or a node of your own.
 
     Raises:
-        InputError: If the files are missing, damaged, or name what does not exist.
+        InputError: If the files are missing, damaged, or name what does not exist or was not
+            handed in.
     """
-    folder = Path(path)
-    found = [folder / f"network.{ending}" for ending in ("json", "yaml")]
-    if folder.suffix in (".json", ".yaml", ".yml"):
+    folder = Path(path or ".") / (filename or "")
+    found = [folder / f"{filename or 'network'}.{ending}" for ending in ("json", "yaml", "yml")]
+    if filename is None and folder.suffix in (".json", ".yaml", ".yml"):
         folder, found = folder.parent, [folder]
     file = next((item for item in found if item.is_file()), None)
     if file is None:
-        raise InputError(f"{path} holds no network.json or network.yaml")
+        raise InputError(f"{folder} holds no {found[0].name}, .yaml or .yml")
     try:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
@@ -87,12 +136,28 @@ def network_load(path: Path | str, load_weight: bool = True) -> Network:
                 made = yaml.load(text, Loader=Plain)
             except yaml.YAMLError as error:
                 raise ValueError(str(error)) from error
-        net = network_from_dict(made)
+        net = network_from_dict(made, modules, functions)
+        weights = {
+            name: torch.tensor(held["values"], dtype=_DTYPES[held["dtype"]])
+            for name, held in made.get("weights", {}).items()
+        }
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: not a network file ({error!r})") from error
+    if device != "cpu":
+        net.set_backend(device=device)
     if load_weight:
         own = file.with_suffix(".safetensors")
-        load_state(net, own if own.is_file() else folder / "weights.safetensors")
+        beside = own if own.is_file() else folder / "weights.safetensors"
+        load_state(net, weights or beside)
     return net
+
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}

@@ -1,9 +1,12 @@
 """The weights and what else is learned, as safetensors (section 12)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +18,38 @@ from tenfold.spaic.network.connections import (
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.network import Network
+from tenfold.spaic.network.objects import Assembly
+
+
+@contextmanager
+def all_shown(net: Network) -> Iterator[None]:
+    """Shows hidden assemblies for a while: files hold them too.
+
+    Args:
+        net: The network.
+    """
+    hidden = [part for part in net.walk(hidden=True) if getattr(part, "_hidden", False)]
+    assemblies = [part for part in hidden if isinstance(part, Assembly)]
+    for part in assemblies:
+        part.assembly_show()
+    try:
+        yield
+    finally:
+        for part in assemblies:
+            part.assembly_hide()
+
+
+def state_of(net: Network) -> dict[str, Tensor]:
+    """Copies all weights, biases, delays and learned values of a network, hidden parts included.
+
+    Args:
+        net: The network.
+
+    Returns:
+        Name → tensor on the CPU.
+    """
+    with all_shown(net):
+        return _tensors(net)
 
 
 def _tensors(net: Network) -> dict[str, Tensor]:
@@ -25,7 +60,8 @@ def _tensors(net: Network) -> dict[str, Tensor]:
     }
     for part in net.walk():
         if isinstance(part, Module):
-            made |= {f"{part.id}:{k}": v.cpu().clone() for k, v in part.state_dict().items()}
+            found = part.torch_module.state_dict()
+            made |= {f"{part.id}:{k}": v.cpu().contiguous().clone() for k, v in found.items()}
     for con in net.get_connections():
         for name, module in con.modules.items():
             made |= {
@@ -42,16 +78,105 @@ def save_state(net: Network, path: Path | str) -> Path:
 
     Args:
         net: The network.
-        path: The safetensors file.
+        path: The file: HDF5 if it ends in .h5 or .hdf5 (extra `hdf5`), else safetensors.
 
     Returns:
         The path.
     """
-    from safetensors.torch import save_file
-
+    tensors = state_of(net)
     with replacing(Path(path)) as temporary:
-        save_file(_tensors(net), temporary)
+        if Path(path).suffix in _HDF5:
+            with _h5py().File(temporary, "w") as file:
+                for name, value in tensors.items():
+                    # "/" would make groups; names hold none, those of torch modules neither.
+                    file.create_dataset(name, data=value.numpy())
+        else:
+            from safetensors.torch import save_file
+
+            save_file(tensors, temporary)
     return Path(path)
+
+
+_HDF5 = (".h5", ".hdf5")
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("HDF5 needs h5py: install tenfold-spaic[hdf5]") from error
+    return h5py
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """Reads saved tensors; nothing in the file can run code.
+
+    Args:
+        path: A file of `save_state`, or a `.pt` file of the official front end: name → tensor, or
+            module → name → tensor.
+
+    Returns:
+        Name → tensor.
+
+    Raises:
+        InputError: If it is not such a file.
+    """
+    path = Path(path)
+    kind = {".pt": "a torch state", **dict.fromkeys(_HDF5, "HDF5")}.get(path.suffix, "safetensors")
+    try:
+        if path.suffix in _HDF5:
+            with _h5py().File(path, "r") as file:
+                return {name: torch.as_tensor(np.asarray(file[name])) for name in file}
+        if path.suffix == ".pt":
+            made: dict[str, Tensor] = {}
+            for name, value in torch.load(path, map_location="cpu", weights_only=True).items():
+                inner = value.items() if isinstance(value, Mapping) else [(None, value)]
+                made |= {name if key is None else f"{name}:{key}": v for key, v in inner}
+            if not all(isinstance(value, Tensor) for value in made.values()):
+                raise TypeError("it holds more than tensors")
+            return made
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    except InputError:
+        raise
+    except Exception as error:  # each reader has errors of its own
+        raise InputError(f"{path}: cannot be read as {kind} ({error})") from error
+
+
+def state_path(direct: Path | str, filename: str, hdf5: bool = False) -> Path:
+    """Gives the place of a state as the official front end has it, its folder made.
+
+    Args:
+        direct: A folder.
+        filename: A folder inside of it.
+        hdf5: Whether it is an HDF5 file.
+    """
+    folder = Path(direct) / filename / "parameters"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"_parameters_dict.{'h5' if hdf5 else 'safetensors'}"
+
+
+def find_state(direct: Path | str, filename: str) -> dict[str, Tensor]:
+    """Reads the state in the place that `state_path` gives, the official `.pt` files too.
+
+    Args:
+        direct: A folder.
+        filename: A folder inside of it.
+
+    Raises:
+        InputError: If there is none, or it cannot be read.
+    """
+    folder = Path(direct) / filename / "parameters"
+    files = [folder / f"_parameters_dict{end}" for end in (".safetensors", ".h5", ".pt")]
+    file = next((item for item in files if item.is_file()), None)
+    if file is None:
+        raise InputError(f"there is no {files[0]}, nor as .h5 or .pt")
+    state = read_state(file)
+    modules = file.with_name("module_dict.pt")
+    if file.suffix == ".pt" and modules.is_file():
+        state |= read_state(modules)
+    return state
 
 
 def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
@@ -62,21 +187,22 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
 
     Args:
         net: The network.
-        source: A file of `save_state`, or name → tensor.
+        source: A file as in `read_state`, or name → tensor.
 
     Raises:
-        InputError: For a file that is not safetensors, a name that is missing or unknown, a wrong
+        InputError: For a file that cannot be read, a name that is missing or unknown, a wrong
             shape or kind of number, a value that is not finite, synapses that lead outside.
     """
     if not isinstance(source, Mapping):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            source = load_file(Path(source))
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{source}: cannot be read as safetensors ({error})") from error
+        source = read_state(source)
     given = {_without_net(name): value for name, value in source.items()}
+    with all_shown(net):
+        _take(net, given)
+    net._plan = None
+
+
+def _take(net: Network, given: Mapping[str, Tensor]) -> None:
+    """Looks at a state, then puts it into a network."""
     net.prepare()
     rooms: dict[int, dict[str, Tensor]] = {}
     for con in net.get_connections():
@@ -109,7 +235,6 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
             tensor.copy_(given[_without_net(name)])
         for name, (place, like) in kept.items():
             net._kept[place] = given[name].to(like)
-    net._plan = None
 
 
 _INDEX = ("pre_index", "post_index")

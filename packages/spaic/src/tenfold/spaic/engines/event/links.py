@@ -211,7 +211,7 @@ class LinkWriter:
         same = same and not value
         held = item.weight[0] if same else np.ascontiguousarray(item.weight)
         code.argument(f"weight_{number}", held)
-        into = code.into(item.con.post, item.con.post_var_name)
+        into = code.into(item.con.post, item.con.into)
         synapses = f"start_{number}, post_{number}, weight_{number}, {into}"
         if value:
             call = f"deliver_value({spikes}, {count}, {value}, {synapses})"
@@ -228,7 +228,7 @@ class LinkWriter:
         for name, held in (("pre", item.pre), ("post", item.post)):
             code.argument(f"{name}_{number}", held.astype(np.int32))
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
-        state, into = code.into(con.pre, con.pre_var_name), code.into(con.post, con.post_var_name)
+        state, into = code.into(con.pre, con.pre_var_name), code.into(con.post, con.into)
         code.add(3, f"for j in range(len(pre_{number})):")
         given = f"weight_{number}[j] * {state}[pre_{number}[j]]"
         code.add(4, f"{into}[post_{number}[j]] += {given}")
@@ -260,7 +260,7 @@ class LinkWriter:
                 total = f"{ring}[(t - {age}) % {depth}]"
             code.argument(f"weight_{number}", item.weight)
             code.add(3, f"if t >= {age} and {total} != 0:")
-            into = code.into(con.post, con.post_var_name)
+            into = code.into(con.post, con.into)
             code.add(4, f"add_same({total} * weight_{number}[0], {into})")
 
     def _total(self, pre: Any, name: str, age: int) -> str:
@@ -288,7 +288,7 @@ class LinkWriter:
         age = item.shortest + item.age
         value = self._seen(item.con, age)[2]
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
-        into = code.into(item.con.post, item.con.post_var_name)
+        into = code.into(item.con.post, item.con.into)
         code.add(3, f"if t >= {age}:", f"    given = {value}")
         code.add(4, f"for i in range(size_{group}):")
         code.add(5, f"{into}[i] += weight_{number}[i] * given[i + first_{group}]")
@@ -304,7 +304,7 @@ class LinkWriter:
             con = item.con
             if id(con.pre) not in begins:
                 begins[id(con.pre)], neurons = neurons, neurons + con.pre.num
-            key = (id(con.post), con.post_var_name)
+            key = (id(con.post), con.into)
             if key not in targets:
                 first, last = code.own[id(con.post)]
                 targets[key], places = places, places + last - first
@@ -349,7 +349,7 @@ class LinkWriter:
         code.argument(f"weight_{number}", np.ascontiguousarray(item.weight))
         seen = [part.partition("[")[0] for part in self._seen(item.con, age)]
         none = code.argument("no_values", np.zeros((0, 0), dtype=code.dtype))
-        into = code.into(item.con.post, item.con.post_var_name)
+        into = code.into(item.con.post, item.con.into)
         synapses = f"begins_{number}, post_{number}, weight_{number}, {into}"
         spikes = f"{seen[0]}, {seen[1]}, {seen[2] or none}"
         code.add(3, f"deliver_lagged({spikes}, {synapses}, t, {age}, {lags})")

@@ -80,7 +80,7 @@ def _watching(plan: Plan) -> str | None:
             return f"{monitor!r} records a part of the spikes"
         weights = isinstance(monitor.target, Connection) and not spikes
         if id(monitor.target) not in plan.groups and not weights:
-            return f"{monitor!r} records a source"
+            return f"{monitor!r} records what is neither a group nor a weight"
     return None
 
 

@@ -283,7 +283,7 @@ class ScanEngine:
             for part in self.order:
                 if isinstance(part, Connection):
                     value = self._deliver(part, whole, state)
-                    key = (id(part.post), part.post_var_name)
+                    key = (id(part.post), part.into)
                     sums[key] = sums[key] + value if key in sums else value
                 else:
                     self._advance(part, whole, sums, state, count, batch)
@@ -293,13 +293,16 @@ class ScanEngine:
             self._watch(monitor, whole, done)
         for key, value in whole.items():
             state[key] = value[-1]
+        plan.silent -= {key for key in plan.silent if bool((whole[key, "O"] != 0).any())}
 
     def _deliver(
         self, con: Connection, whole: dict[Key, Tensor], state: dict[Key, Tensor]
     ) -> Tensor:
         key = (id(con.pre), con.pre_var_name)
         x = whole[key]
-        if self.plan.strategy == 0:  # what the source was before each step
+        if (
+            self.plan.strategy == 0 or con in self.plan.lagged
+        ):  # what the source was before each step
             x = torch.cat([state[key][None].to(x.dtype), x[:-1]])
         steps, batch = x.shape[:2]
         made = con.deliver(x.reshape(steps * batch, *x.shape[2:]), self.random)

@@ -23,6 +23,7 @@ from tenfold.spaic.model.neurons.definition import (
     compile_model,
     resolve,
 )
+from tenfold.spaic.model.neurons.operations import operations_model
 from tenfold.spaic.model.neurons.registry import find, model_names, register
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "integrators",
     "kernels",
     "model_names",
+    "operations_model",
     "register",
     "resolve",
     "simulators",

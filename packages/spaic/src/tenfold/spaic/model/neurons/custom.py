@@ -64,7 +64,7 @@ def custom_model(
 
     def decorate(function: Callable[..., Any]) -> NeuronModel:
         where = f"custom_model {function.__name__}"
-        arguments, lines, returned = _read(function, where)
+        arguments, lines, returned = read_function(function, where)
         inputs, outputs = [_plain(name) for name in input_vars], [_plain(x) for x in output_vars]
         for what, one, two in (
             ("arguments", arguments, input_vars),
@@ -127,10 +127,21 @@ def _plain(name: str) -> str:
     return re.sub(r"\[\w+\]", "", name)
 
 
-def _read(
+def read_function(
     function: Callable[..., Any], where: str
 ) -> tuple[list[str], list[tuple[str, ast.expr]], list[ast.expr]]:
-    """The arguments, the assignments and the returned expressions of a function's source."""
+    """Reads a function's source as equations; it is not called.
+
+    Args:
+        function: A plain function of assignments and a `return`.
+        where: What it belongs to, for messages.
+
+    Returns:
+        Its arguments, its assignments and the expressions it returns.
+
+    Raises:
+        InputError: For anything that is not allowed arithmetic.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError) as error:

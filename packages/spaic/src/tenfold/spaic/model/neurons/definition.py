@@ -29,9 +29,12 @@ class NeuronModel:
         step: Lines of one step.
         ode: Lines `dX/dt = ...`.
         threshold: The spike condition, for example `V > v_th`.
+        jump: Lines between the integration of `ode` and the threshold.
         reset: Lines that only neurons that spiked carry out.
         inputs: Variables that hold the sum of what connections deliver in this step. A connection
             may also target a state: then the sum is added to it at the end of the step.
+        arrivals: State → the input through which links that target the state come in, before the
+            threshold as in NEST; their delay is at least a step.
         trainable: Parameters that a gradient learner trains.
         stay: States that a new run keeps.
         frozen: States that stand still while the neuron is refractory.
@@ -48,8 +51,10 @@ class NeuronModel:
     step: str = ""
     ode: str = ""
     threshold: str = ""
+    jump: str = ""
     reset: str = ""
     inputs: tuple[str, ...] = ("Isyn",)
+    arrivals: Mapping[str, str] = field(default_factory=dict)
     trainable: tuple[str, ...] = ()
     stay: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ("V",)
@@ -69,6 +74,13 @@ class NeuronModel:
             raise InputError(f"{where}: no line assigns O, the spikes")
         if bool(self.step) == bool(self.ode):
             raise InputError(f"{where}: give either `step` or `ode`")
+        for state, name in self.arrivals.items():
+            if state not in self.states or name not in self.inputs:
+                raise InputError(
+                    f"{where}: arrivals has {state!r}: {name!r}; expected a state and an input"
+                )
+        if self.jump and not self.ode:
+            raise InputError(f"{where}: `jump` goes with `ode`; write it into `step`")
         if self.ode and not self.threshold:
             raise InputError(f"{where}: `ode` needs a `threshold`, for example 'V > v_th'")
 
@@ -85,6 +97,7 @@ class CompiledModel:
         update: The step up to the spikes.
         reset: What neurons that spiked do after the deliveries of this step.
         inputs: The names of the inputs.
+        arrivals: State → the input through which links to the state come in.
         stay: States that a new run keeps.
         dtype: The precision.
     """
@@ -96,6 +109,7 @@ class CompiledModel:
     update: eq.Program
     reset: eq.Program
     inputs: tuple[str, ...]
+    arrivals: Mapping[str, str]
     stay: tuple[str, ...]
     dtype: torch.dtype
 
@@ -187,6 +201,7 @@ def compile_model(
         program = eq.parse(model.step, where)
     lines = list(program)
     if model.ode:
+        lines += eq.parse(model.jump, where)
         condition = eq.expression(model.threshold, where)
         lines.append(eq.Statement("O", _spike_of(condition)))
     steps = np.rint(np.asarray(refractory, dtype=np.float64) / dt - (refractory_from == "spike"))
@@ -228,6 +243,7 @@ def compile_model(
         update=update,
         reset=reset,
         inputs=model.inputs,
+        arrivals=model.arrivals,
         stay=model.stay,
         dtype=wanted,
     )

@@ -44,6 +44,7 @@ register(
 )
 register(
     NeuronModel(
+        # As NEST: spikes arrive before the threshold of the step, and not while refractory.
         name="iaf_psc_delta",
         states={"V": "EL"},
         parameters={
@@ -54,7 +55,10 @@ register(
             "v_reset": -65.0,
             "I_e": 0.0,
         },
+        inputs=("Isyn", "jumps"),
+        arrivals={"V": "jumps"},
         ode="dV/dt = (EL - V) / tau_m + (I_e + Isyn) / C",
+        jump="V = V + jumps",
         threshold="V >= v_th",
         reset="V = v_reset",
         method="exact",

@@ -2,8 +2,9 @@
 
 from tenfold.spaic.network.connections.connection import Connection
 from tenfold.spaic.network.connections.connectome import Connectome, read_connectome
+from tenfold.spaic.network.connections.images import IMAGES
 from tenfold.spaic.network.connections.initialisers import Initializer
-from tenfold.spaic.network.connections.links import DENSE, IMAGES, LINKS, OTHERS, STORED
+from tenfold.spaic.network.connections.links import DENSE, LINKS, OTHERS, STORED
 from tenfold.spaic.network.connections.projections import (
     ConnectionPolicy,
     ExcludedTypePolicy,

@@ -16,10 +16,9 @@ from torch import Tensor
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections import synapses
 from tenfold.spaic.network.connections.delays import draw_delays
+from tenfold.spaic.network.connections.images import IMAGE_OPTIONS, IMAGES, image_shapes
 from tenfold.spaic.network.connections.links import (
     DENSE,
-    IMAGE_OPTIONS,
-    IMAGES,
     LINK_OPTIONS,
     LINKS,
     STAGE,
@@ -27,7 +26,6 @@ from tenfold.spaic.network.connections.links import (
     STORED_AS,
     draw_weight,
     given_tensor,
-    image_shapes,
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.objects import BaseModule
@@ -48,7 +46,8 @@ class Connection(BaseModule):
         sparse_with_mask: Keep the zeros of a `sparse` link zero while it is trained.
         pre_var_name: The source's variable.
         post_var_name: The target's input, or one of its states: then the sum is added to the state
-            at the end of the step (no delay) in which the spike was made.
+            at the end of the step (no delay) in which the spike was made; of `iaf_psc_delta` before
+            the threshold of a later step.
         syn_kwargs: Parameters of the synapse models (tau, tau_r, tau_d, p, num_features, U, ...).
         prefer_device: Kept for the network's file.
         weight: An array of the weight's shape (of one value a synapse for sparse storage), a
@@ -144,6 +143,8 @@ class Connection(BaseModule):
         self.pre_index: Tensor | None = None
         self.post_index: Tensor | None = None
         self.modules: dict[str, torch.nn.Module] = {}
+        # A plan may turn a link to a state into one to an input, which is read a step earlier.
+        self.into, self.ahead = post_var_name, 0
         self.training = True
         self._state: dict[str, Any] = {}
         synapses.check(self)
@@ -225,8 +226,16 @@ class Connection(BaseModule):
             if make is not None and name not in self.modules:
                 self.modules[name] = make(self, generator).to(device=device, dtype=dtype)
 
+    def forget(self) -> None:
+        """Forgets what was drawn, since the layers have other sizes; the next build draws anew."""
+        self.weight = self.bias = self.delay = self.mask = None
+        self.pre_index = self.post_index = None
+        self.modules, self._state = {}, {}
+
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
         """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
+
+        A link that reads what its source was a step before has waited that step already.
 
         Args:
             dt: The step in ms.
@@ -236,7 +245,7 @@ class Connection(BaseModule):
             return np.zeros((), dtype=np.int64)
         steps = self.delay.detach().cpu().to(torch.float64).numpy() / dt
         steps = np.floor(steps + 1e-6) if compat == "spaic" else np.rint(steps)
-        return np.asarray(steps, dtype=np.int64)
+        return np.maximum(np.asarray(steps, dtype=np.int64) - self.ahead, 0)
 
     def start_run(self, dt: float, compat: str | None) -> None:
         """Clamps and quantises the weights and forgets what is on its way.

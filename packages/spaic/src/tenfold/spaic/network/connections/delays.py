@@ -134,7 +134,7 @@ def lagged_weight(con: "Connection", weight: Tensor) -> Tensor:
             return kept
     if con.train_delay:
         assert con.delay is not None
-        steps: Tensor = torch.clamp(con.delay / con._dt, 0, _lags(con) - 1)
+        steps: Tensor = torch.clamp(con.delay / con._dt - con.ahead, 0, _lags(con) - 1)
     else:
         steps = torch.from_numpy(con.delay_steps(con._dt, con._compat)).to(weight)
     made = (weight * _shares(con, steps)).transpose(0, 1).reshape(len(weight), -1)

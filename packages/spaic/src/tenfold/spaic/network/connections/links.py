@@ -1,6 +1,5 @@
 """Links: who is linked to whom, and the first weight of each (section 5)."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.spaic.network.connections.images import IMAGES, weight_shape
 from tenfold.spaic.network.connections.initialisers import Initializer
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ STORED = {
     "fixed_out_degree": "fixed_out_degree",
     "fixed_total": "fixed_total",
     "index": "index",
-}
-IMAGES = {
-    "conv": "conv",
-    "conv_connection": "conv",
-    "conv_transpose": "conv_transpose",
-    "pool": "pool",
-    "pool_connection": "pool",
-    "continuous_local": "continuous_local",
 }
 OTHERS = {
     "null": "null",
@@ -100,139 +92,6 @@ LINK_OPTIONS: dict[str, set[str]] = {
     "complex_attention": {"w_mean", "w_std", "groups", "d_k"},
     "continuous_local": {"sigma_c", "clust_size", "cutting"},
 }
-IMAGE_OPTIONS = {
-    "in_channels",
-    "out_channels",
-    "kernel_size",
-    "stride",
-    "padding",
-    "dilation",
-    "groups",
-    "upscale",
-    "pool_kernel_size",
-    "pool_stride",
-    "pool_padding",
-    "w_mean",
-    "w_std",
-}
-
-
-def image_shapes(con: "Connection") -> tuple[int, int, int]:
-    """Checks the target's shape of a link between images, or fills it from the source's.
-
-    Args:
-        con: A conv, conv_transpose, pool or continuous_local link.
-
-    Returns:
-        What it gives: channels, height, width.
-
-    Raises:
-        InputError: If a shape does not fit.
-    """
-    if con.pre.shape is None or len(con.pre.shape) != 3:
-        raise InputError(
-            f"{con!r}: the source of a {con.kind} link has shape {con.pre.shape}; expected "
-            "(channels, height, width)"
-        )
-    option = con.options.get
-    channels = int(option("in_channels", con.pre.shape[0]))
-    if channels != con.pre.shape[0]:
-        raise InputError(f"{con!r}: in_channels={channels}, but the source has {con.pre.shape[0]}")
-    default = con.post.shape[0] if con.post.shape else channels
-    out_channels = int(option("out_channels", channels if con.kind == "pool" else default))
-    size: tuple[int, int] = con.pre.shape[1:]
-    for name in con.syn_type:
-        if name in ("conv", "conv_transpose", "local"):
-            k, s, p, d = (
-                int(option(key, value))
-                for key, value in zip(
-                    ("kernel_size", "stride", "padding", "dilation"), (3, 1, 0, 1), strict=True
-                )
-            )
-            if name != "conv_transpose":
-                size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n in size)  # type: ignore[assignment]
-            else:
-                size = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 for n in size)  # type: ignore[assignment]
-        elif name in ("maxpool", "avgpool"):
-            k, s, p = pooling(con)
-            size = tuple((n + 2 * p - k) // s + 1 for n in size)  # type: ignore[assignment]
-        elif name == "upsample":
-            size = tuple(n * int(option("upscale", 2)) for n in size)  # type: ignore[assignment]
-    if min(size) < 1:
-        raise InputError(f"{con!r}: the kernel is larger than the image {con.pre.shape}")
-    made = (out_channels, size[0], size[1])
-    if con.post.shape is None:
-        con.post.shape = made
-    elif con.post.shape != made and con.post.num != math.prod(made):
-        raise InputError(
-            f"{con!r}: the {con.kind} link gives shape {made}, but {con.post!r} has "
-            f"{con.post.shape}"
-        )
-    if con.kind == "continuous_local" and (channels, out_channels) != (1, 1):
-        raise InputError(
-            f"{con!r}: continuous_local links sheets of one channel, got {channels}, {out_channels}"
-        )
-    neighbourhood(con)  # says what is wrong with it
-    return made
-
-
-def neighbourhood(con: "Connection") -> Tensor | None:
-    """How the places of a `continuous_local` sheet share their activity in learning.
-
-    K(r) = (e^{−r²/(2σ_c²)}/Z_c − e^{−r²/(2σ_s²)}/Z_s)/K₀ over the `clust_size` × `clust_size`
-    places around a place that are at most `cutting` places away; Z_c and Z_s let each bell have the
-    sum one, K₀ the middle the value one. So K adds up to zero: neighbours learn as a place does,
-    those farther away the opposite; a sheet that is active everywhere learns at its borders only.
-
-    The card (section 5) gives the three names and "difference-of-Gaussian smoothing across
-    neighbours". Chosen here: σ_s = 2 σ_c (as `dist_depd` has its b = 2 a), that `clust_size` and
-    `cutting` are counted in places, the scale, and that what is smoothed is the activity of the
-    targets, as STDP sees it.
-
-    Args:
-        con: The connection; without its option `sigma_c` nothing is smoothed.
-
-    Returns:
-        [clust_size, clust_size], float64, or None.
-
-    Raises:
-        InputError: For a width or distance that is not positive, or a size that is not odd.
-    """
-    sigma, size = con.options.get("sigma_c"), con.options.get("clust_size", 5)
-    cutting = con.options.get("cutting", math.inf)
-    if sigma is None:
-        given = {"clust_size", "cutting"} & set(con.options)
-        if given:
-            raise InputError(f"{con!r}: {', '.join(sorted(given))} without sigma_c")
-        return None
-    if not 0 < sigma < math.inf or not cutting > 0:
-        raise InputError(f"{con!r}: sigma_c={sigma}, cutting={cutting}; expected > 0 places")
-    if size != int(size) or size < 1 or size % 2 == 0:
-        raise InputError(f"{con!r}: clust_size={size}; expected an odd number of places")
-    along = torch.arange(int(size), dtype=torch.float64) - int(size) // 2
-    apart = along[:, None] ** 2 + along[None] ** 2
-    near = apart <= cutting**2
-    if int(near.sum()) == 1:  # no neighbours
-        return near.to(torch.float64)
-    centre, surround = (
-        torch.where(near, torch.exp(-apart / (2 * width**2)), 0.0) for width in (sigma, 2 * sigma)
-    )
-    made = centre / centre.sum() - surround / surround.sum()
-    return made / made[int(size) // 2, int(size) // 2]
-
-
-def pooling(con: "Connection") -> tuple[int, int, int]:
-    """The window, stride and padding of a pooling.
-
-    Args:
-        con: The connection.
-    """
-    option = con.options.get
-    return (
-        int(option("pool_kernel_size", 2)),
-        int(option("pool_stride", 2)),
-        int(option("pool_padding", 0)),
-    )
 
 
 def given_tensor(
@@ -291,13 +150,7 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
         return drawn * float(option("w_std", std)) + float(option("w_mean", mean))
 
     if con.kind in IMAGES.values():
-        k = int(option("kernel_size", 3))
-        groups = int(option("groups", 1))
-        shape: tuple[int, ...] = (con.out_channels, con.pre.shape[0] // groups, k, k)  # type: ignore[index]
-        if con.kind == "conv_transpose":
-            shape = (con.pre.shape[0], con.out_channels // groups, k, k)  # type: ignore[index]
-        elif con.kind == "continuous_local":
-            shape = (k * k, 1, *con.out_size)
+        shape: tuple[int, ...] = weight_shape(con)
     else:
         other = {"spike2mass": (n, 1), "all_to_all": (1, 1), "complex_attention": (m, n)}
         shape = other.get(con.kind, (n, m))

@@ -40,7 +40,8 @@ class IncludedTypePolicy(ConnectionPolicy):
     Args:
         pre_types: Labels of sources; None for all.
         post_types: Labels of targets; None for all.
-        level: Which level of the tree is looked at; -1 for the terminal groups.
+        level: Which level of the tree is looked at, counted from 1, the assembly itself; -1 for the
+            terminal groups.
     """
 
     keep = True
@@ -82,8 +83,8 @@ class IndexConnectPolicy(ConnectionPolicy):
     """Takes pairs by position.
 
     Args:
-        pre_indexs: Positions of sources: an index among the groups of the first level below the
-            assembly, or (level, index).
+        pre_indexs: Positions of sources: an index among the members of the assembly, which are its
+            level 2, or (level, index).
         post_indexs: Positions of targets.
     """
 
@@ -102,7 +103,7 @@ class IndexConnectPolicy(ConnectionPolicy):
         """
 
         def at(root: Any, position: Any) -> Any:
-            level, index = position if isinstance(position, tuple) else (1, position)
+            level, index = position if isinstance(position, tuple) else (2, position)
             found = _level(root, level)
             if not -len(found) <= index < len(found):
                 raise InputError(f"{root!r} has {len(found)} groups at level {level}, not {index}")
@@ -118,13 +119,15 @@ class IndexConnectPolicy(ConnectionPolicy):
 
 
 def _level(root: Any, level: int) -> list[Any]:
-    """The parts of an assembly at one level below it; -1 for its terminal groups."""
+    """The parts of an assembly at one level, its own is 1; -1 for its terminal groups."""
     if level == -1:
         return list(root.get_groups())
+    if level < 1:
+        raise InputError(f"level={level} of {root!r}; expected >= 1, or -1 for the terminal groups")
     from tenfold.spaic.network.objects import Assembly
 
     at = [root]
-    for _ in range(level):
+    for _ in range(level - 1):
         at = [m for part in at for m in part.members.values() if isinstance(m, Assembly)]
     return at
 
@@ -132,11 +135,13 @@ def _level(root: Any, level: int) -> list[Any]:
 class Projection(BaseModule):
     """Connections between two assemblies, made by policies when the network is built.
 
+    Connections may also be made by hand and assigned as attributes: `projection.link = ...`.
+
     Args:
         pre: The source assembly.
         post: The target assembly.
         policies: A list of policies, which must all choose a pair. Without one nothing is made.
-        link_type: That of the connections.
+        link_type: That of the connections; full by default.
         ConnectionParameters: Further arguments of the connections.
         name: The name.
     """
@@ -148,16 +153,52 @@ class Projection(BaseModule):
         pre: Any,
         post: Any,
         policies: Sequence[ConnectionPolicy] | ConnectionPolicy = (),
-        link_type: str = "full",
+        link_type: str | None = None,
         ConnectionParameters: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
+        object.__setattr__(self, "members", {})
         super().__init__(name)
         self.pre, self.post = pre, post
         self.policies = [policies] if isinstance(policies, ConnectionPolicy) else list(policies)
-        self.link_type = link_type
+        self.link_type = link_type or "full"
         self.ConnectionParameters = dict(ConnectionParameters or {})
         self._made: dict[tuple[int, int], Connection] = {}
+
+    members: dict[str, BaseModule]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Connection):
+            self.add(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        members = self.__dict__.get("members", {})
+        if name in members:
+            return members[name]
+        raise AttributeError(name)
+
+    def add(self, name: str, con: BaseModule) -> None:
+        """Registers a connection that was made by hand.
+
+        Args:
+            name: Its name.
+            con: The connection.
+        """
+        self.members[name] = con
+        if con.owner is None:
+            con.owner, con.name = self, con.name or name
+        self._edited()
+
+    def _edited(self) -> None:
+        if self.owner is not None:
+            self.owner._edited()
+
+    def _remove(self, con: BaseModule) -> None:
+        self.members = {key: item for key, item in self.members.items() if item is not con}
+        con.owner = None
+        self._edited()
 
     def expand(self) -> list[Connection]:
         """Makes the connections that the policies choose, named `auto_con<k>`; once each."""

@@ -12,6 +12,17 @@ from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections.delays import delayed, history, lagged_weight, scattered
+from tenfold.spaic.network.connections.images import (
+    IMAGES,
+    batch_norm,
+    convolved,
+    highest,
+    local,
+    mean,
+    normalised,
+    unfolding,
+    upsampled,
+)
 from tenfold.spaic.network.connections.learned import (
     NORMALISING,
     ComplexAttention,
@@ -19,7 +30,8 @@ from tenfold.spaic.network.connections.learned import (
     attend,
     normalise,
 )
-from tenfold.spaic.network.connections.links import IMAGES, pooling
+
+__all__ = ["SYNAPSES", "Synapse", "apply", "check", "option", "unfolding"]
 
 if TYPE_CHECKING:
     from tenfold.spaic.network.connections.connection import Connection
@@ -79,7 +91,7 @@ def option(con: "Connection", synapse: str, name: str) -> Any:
     return con.syn_kwargs.get(name, SYNAPSES[synapse].options[name])
 
 
-# -------------------------------------------------------------------------- weights and images
+# -------------------------------------------------------------------------------------- weights
 
 
 def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
@@ -94,7 +106,8 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
         scale = float(con.options.get("unit_conversion", 1.0)) * con._dt
         drawn = torch.rand((len(x), *con.weight.shape), generator=random, device=x.device)  # type: ignore[union-attr]
         hit = (drawn < x[:, None, :] * scale).to(x.dtype)
-        return (hit * con.weight).sum(-1)  # type: ignore[operator]
+        made: Tensor = (hit * con.weight).sum(-1)  # type: ignore[operator]
+        return made if con.bias is None else made + con.bias
     if con.stored_sparse:
         return scattered(con, x)
     if con.kind == "all_to_all":
@@ -126,53 +139,6 @@ def _weighted_once(con: "Connection", x: Tensor, random: torch.Generator) -> Ten
     """Weights x unless an earlier stage (a convolution, `basic`) has done so."""
     weighted = "basic" in con.syn_type or con.kind in IMAGES.values() or con.kind == "null"
     return x if weighted else _weighted(con, x, random)
-
-
-def _convolved(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
-    stride, padding, dilation, groups = (
-        int(con.options.get(key, value))
-        for key, value in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
-    )
-    if con.kind == "conv_transpose":
-        weight, bias = con.weight, con.bias
-        return F.conv_transpose2d(x, weight, bias, stride, padding, 0, groups, dilation)  # type: ignore[arg-type]
-    return F.conv2d(x, con.weight, con.bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
-
-
-def _upsampled(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
-    return F.interpolate(x, scale_factor=int(con.options.get("upscale", 2)))
-
-
-def _normalised(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
-    module = con.modules["batchnorm2d"]
-    module.train(con.training)
-    made: Tensor = module(x)
-    return made
-
-
-def _batchnorm(con: "Connection", generator: torch.Generator) -> torch.nn.Module:
-    features = con.syn_kwargs.get("num_features")
-    if features is None:
-        raise InputError(f"{con!r}: batchnorm2d needs syn_kwargs={{'num_features': c}}")
-    return torch.nn.BatchNorm2d(int(features))
-
-
-def _local(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
-    """A receptive field of its own for each place: Σ_k w[k, 0, place] · patch[k, place]."""
-    patches = F.unfold(x, **unfolding(con))
-    weight: Tensor = con.weight  # type: ignore[assignment]
-    made = (patches * weight.flatten(1)).sum(1)
-    return (made if con.bias is None else made + con.bias).reshape(len(x), 1, *con.out_size)
-
-
-def unfolding(con: "Connection") -> dict[str, int]:
-    """The window of a link between images, as `unfold` of torch takes it.
-
-    Args:
-        con: The connection.
-    """
-    given = (("kernel_size", 3), ("dilation", 1), ("padding", 0), ("stride", 1))
-    return {key: int(con.options.get(key, value)) for key, value in given}
 
 
 def _dropped(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
@@ -300,15 +266,15 @@ def _both_sides(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor
 
 SYNAPSES: Mapping[str, Synapse] = {
     "basic": Synapse(_weighted, {"delay_kernel": "linear", "delay_sigma": None}),
-    "conv": Synapse(_convolved, {}),
-    "conv_transpose": Synapse(_convolved, {}),
-    "maxpool": Synapse(lambda con, x, random: F.max_pool2d(x, *pooling(con)), {}),
-    "avgpool": Synapse(lambda con, x, random: F.avg_pool2d(x, *pooling(con)), {}),
+    "conv": Synapse(convolved, {}),
+    "conv_transpose": Synapse(convolved, {}),
+    "maxpool": Synapse(highest, {}),
+    "avgpool": Synapse(mean, {}),
     "flatten": Synapse(lambda con, x, random: x.flatten(1), {}),
-    "batchnorm2d": Synapse(_normalised, {"num_features": None}, _batchnorm),
-    "local": Synapse(_local, {}),
+    "batchnorm2d": Synapse(normalised, {"num_features": None}, batch_norm),
+    "local": Synapse(local, {}),
     "dropout": Synapse(_dropped, {"p": 0.5, "inplace": False}),
-    "upsample": Synapse(_upsampled, {}),
+    "upsample": Synapse(upsampled, {}),
     "directpass": Synapse(lambda con, x, random: x, {}),
     "1_order_synapse": Synapse(_first_order, {"tau": 2.0}),
     "2_order_synapse": Synapse(_second_order, {"tau_r": 9.0, "tau_d": 2.0}),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.connections.links import neighbourhood
+from tenfold.spaic.network.connections.images import neighbourhood
 from tenfold.spaic.network.connections.synapses import unfolding
 from tenfold.spaic.network.learners.rule import Moment, Rule
 
@@ -110,7 +110,7 @@ class LocalSTDP(ImageSTDP):
 
     w[k, place] += A_plus y x̄ − A_minus ȳ x at each step, x̄ and ȳ the traces of earlier spikes, then
     clamped to the link's bounds. With the link's option `sigma_c`, y and ȳ are those of the
-    neighbourhood (`network.connections.links.neighbourhood`).
+    neighbourhood (`network.connections.images.neighbourhood`).
 
     With `homeostasis`, at each step a field whose neuron is silent grows by `homeo_add`, and one
     whose neuron spikes shrinks by the share `homeo_mult`: w += homeo_add (1 − y) − homeo_mult y w,

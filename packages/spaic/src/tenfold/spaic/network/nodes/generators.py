@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import message
 from tenfold.spaic.network.nodes.encoders import Encoder
 from tenfold.spaic.network.nodes.node import Coding
 from tenfold.spaic.units import plain
@@ -173,6 +174,11 @@ class Generator(Encoder):
             raise InputError(f"{self!r} has no source; give rate= or call it with one")
         source = self.source.to(device=self._device, dtype=self._dtype)
         function = self.codings[self.coding_method].function
+        unit = {_poisson_generator: self.coding.get("unit_conversion", 0.1), _poisson_step: dt}
+        top = float(source.max()) * float(unit.get(function, 0.0))
+        if top > 1 and not self.told_saturation:  # once, not for each run
+            self.told_saturation = True
+            message(f"{self!r}: rates up to {top:g} a step saturate at one spike a step")
         self._emit = lambda k: function(self, source, done + k, dt)
         if self.coding.get("gen_first", False):
             make = self._emit
