@@ -89,7 +89,7 @@ def test_a_sparse_link_learns_as_a_dense_one_with_its_mask(algorithm):
     found = learned(algorithm, start[post, pre], link_type="index", pre_index=pre, post_index=post)
     assert np.abs(dense - start).max() > 1e-3
     np.testing.assert_array_equal(dense[~PATTERN], 0)
-    np.testing.assert_allclose(found, dense[post, pre], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(found, dense[post, pre], rtol=1e-12, atol=1e-14)
 
 
 KINDS = {
