@@ -20,6 +20,7 @@ from tenfold.spaic import (
     NeuronModel,
     Reward,
     Rule,
+    network_load,
     network_save,
 )
 from tenfold.spaic.network.learners import SURROGATES, PairSTDP
@@ -240,15 +241,19 @@ def test_a_function_of_a_hook_sees_the_reward_and_the_states_of_its_target():
     assert (found - start).max() > 1e-3
 
 
-def test_rules_of_users_are_not_written_into_files(tmp_path):
-    for learner_of in (ByFunction, lambda link: Learner(link, algorithm=NearestPairs)):
+def test_rules_of_users_are_handed_in_where_a_file_is_loaded(tmp_path):
+    for number, learner_of in enumerate((ByFunction, lambda x: Learner(x, algorithm=NearestPairs))):
         with Network() as net:
             cell = NeuronGroup(3)
             link = Connection(cell, cell)
             learner = learner_of(link)
-        with pytest.raises(InputError, match=r"learner learns by code of its own \((By|Near)"):
-            network_save(net, tmp_path / "net")
-        assert learner.rule is not None or learner.own_rules
+        path = network_save(net, tmp_path / f"net{number}")
+        given = ByFunction if number == 0 else NearestPairs
+        with pytest.raises(InputError, match=given.__name__):
+            network_load(path)
+        again = network_load(path, functions={given.__name__: given})
+        assert type(again.learner) is type(learner)
+        assert again.learner.rule is learner.rule
 
 
 def test_what_a_hook_may_not_give_is_said():

@@ -215,9 +215,11 @@ def _policy(policy: Any, what: str, to: _Writer) -> dict[str, Any]:
 
 def _learner(part: Learner, to: _Writer) -> dict[str, Any]:
     what = f"{part!r}"
-    own = part.rule is not None and part.algorithm not in ALGORITHMS
+    algorithm: Any = part.algorithm
+    if algorithm not in ALGORITHMS:  # a rule of the user's own, or none beside the hooks
+        algorithm = part.rule and to.plain(part.rule, what)
     return {
-        "algorithm": to.plain(part.rule, what) if own else part.algorithm,
+        "algorithm": algorithm,
         "trainable": [to.name(item, part) for item in part.trainable],
         "pathway": [to.name(item, part) for item in part.pathway],
         "reward": part.reward and to.name(part.reward, part),
