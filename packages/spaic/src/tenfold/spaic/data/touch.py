@@ -101,7 +101,7 @@ class _Dtype:
             raise pickle.UnpicklingError("a dtype of parts; expected numbers")
 
     def filled(self, data: bytes) -> np.ndarray:
-        return np.frombuffer(data, np.dtype(self.name).newbyteorder(self.order))
+        return np.frombuffer(data, np.dtype(self.order + self.name))
 
 
 class _Array(list[Any]):
