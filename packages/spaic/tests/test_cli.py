@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -257,15 +258,63 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
         (["train", "--learning-rate", "inf"], "learning_rate=inf; expected a finite number > 0"),
         (["reproduce", "--time", "nan"], "time=nan; expected > 0 ms"),
         (["reproduce", "--warm-up", "-1"], "warm_up=-1"),
+        (["reproduce", "--recipes", "tidigits"], "tidigits/train holds no <class>/*.wav"),
         (["simulate", "--size", "0"], "size=0; expected >= 1 neuron"),
+        (["simulate", "--size", "100000000000"], "size=100000000000: more than"),
+        (["simulate", "microcircuit", "--size", "3"], "has from 100 to 77,169 neurons"),
+        (["simulate", "--output", __file__], "test_cli.py is a file; expected a folder"),
+        (["demo", "--output", f"{__file__}/x"], "test_cli.py is a file; expected a folder"),
+        (["bench", "--batch", "0"], "batch=0; expected >= 1"),
+        (["train", "--algorithm", "sbpp"], "did you mean 'sbp'"),
+        (["train", "--algorithm", "stdp"], "known: sbp, stbp, stca"),
+        (["train", "--surrogate", "atan"], "did you mean 'AtanGrad'"),
+        (["train", "--strategy", "3"], "strategy=3; expected 0 or 1"),
+        (["train", "--tau-m", "-1"], "tau_m=-1.0; expected a finite number > 0"),
+        (["train", "--input-scale", "nan"], "input_scale=nan"),
+        (["train", "--weight-decay", "-1"], "weight_decay=-1.0"),
+        (["train", "--seed", "9" * 20], "below 2**63"),
+        (["train", "--dataset", "MNIST"], "did you mean 'mnist'"),
+        (["train", "--dataset", "shd"], "fetch it with `tenfold spaic data fetch shd`"),
+        (["train", "--network", "stca"], "784 inputs and 10 classes"),
+        (["train", "--resume", "/nowhere"], "is not the folder of a run"),
     ],
 )
-def test_bad_options_are_told_in_one_line_and_leave_no_folder(tmp_path, capsys, argv, told):
-    output = [] if argv[0] == "simulate" else ["--output", tmp_path]
+def test_bad_options_are_told_in_one_line_and_leave_no_folder(
+    tmp_path, capsys, monkeypatch, argv, told
+):
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    output = ["--output", tmp_path] if argv[0] in ("train", "reproduce") else []
     error = answer(capsys, *argv, *output, code=2)
     assert told in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_package_is_not_resumed(tmp_path, capsys):
+    (tmp_path / "config.toml").write_text('dataset = "cora"\nclusters = 7\n')
+    for words in (["train", "--resume"], ["reproduce", "--resume"], ["evaluate"]):
+        error = answer(capsys, *words, tmp_path, code=2)
+        assert "config.toml: unknown key 'clusters'" in error or "unknown key 'dataset'" in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_events_of_another_number_of_steps_are_refused(tmp_path, capsys, monkeypatch):
+    from tenfold.spaic.data import LETTERS
+
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    (tmp_path / "braille").mkdir()
+    rows = [
+        {"letter": letter, "repetition": k, "taxel_data": np.full((76, 12), 9.0 * k)}
+        for letter in LETTERS
+        for k in range(5)
+    ]
+    (tmp_path / "braille" / "braille.pkl").write_bytes(pickle.dumps(rows))
+    words = ["train", "--dataset", "braille", "--epochs", "1", "--output", tmp_path / "runs"]
+    error = answer(capsys, *words, code=2)
+    assert "steps=10; the samples of braille have 152 steps" in error
+    assert not (tmp_path / "runs").exists()
+    assert answer(capsys, *words, "--steps", "152", "--hidden", "8")["accuracy"] >= 0
 
 
 def test_data_is_listed_and_every_verb_has_help(capsys):

@@ -21,7 +21,7 @@ from tenfold.shared.progress import message, progress
 from tenfold.shared.published import compare, published
 from tenfold.shared.report import Report
 from tenfold.shared.runs import Measurement, Run
-from tenfold.spaic.data import Split, load
+from tenfold.spaic.data import Split
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
 from tenfold.spaic.network.connections import Connection
@@ -31,7 +31,7 @@ from tenfold.spaic.network.network import Network, NetworkModule
 from tenfold.spaic.network.nodes import Encoder
 from tenfold.spaic.objective import accuracy
 from tenfold.spaic.reports import classifier_report
-from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
+from tenfold.spaic.training import TrainConfig, Trained, classifier, data_of, predict, train
 
 
 def _milliseconds(_: Any, tokens: Sequence[Any]) -> float:
@@ -79,8 +79,8 @@ class SimulateConfig:
             raise InputError(f"size={self.size}; expected >= 1 neuron")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; expected >= 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed}; expected >= 0 and below 2**63")
         if self.drive is not None and not math.isfinite(self.drive):
             raise InputError(f"drive={self.drive}; expected a finite number")
 
@@ -134,14 +134,19 @@ def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
         traced: How much of the end is recorded in detail for pictures, in ms.
 
     Raises:
-        InputError: For a file that cannot be read, or a network that waits for data.
+        InputError: For a file that cannot be read, a network that waits for data, or one that does
+            not fit into memory.
     """
     from torch import distributed
 
-    if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
-        with launched(config.processes, simulate, config, traced):
-            return _simulated(config, traced)
-    return _simulated(config, traced)
+    try:
+        if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
+            with launched(config.processes, simulate, config, traced):
+                return _simulated(config, traced)
+        return _simulated(config, traced)
+    except MemoryError as error:
+        told = config.circuit if config.size is None else f"size={config.size}"
+        raise InputError(f"{told}: more than this machine's memory holds ({error})") from error
 
 
 def _simulated(config: SimulateConfig, traced: float) -> Simulated:
@@ -387,15 +392,48 @@ def _measured(dataset: str, method: str, metric: str, values: list[float]) -> Me
     )
 
 
-def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
+def prepared(config: TrainConfig) -> Split:
+    """Finds out whether a run can begin, before it has a folder.
+
+    Args:
+        config: The run.
+
+    Returns:
+        Its data.
+
+    Raises:
+        InputError: If data are missing, or the network does not take them.
+    """
+    split = data_of(config)
+    classifier(config, split.sample_shape, split.classes, split.timed)
+    return split
+
+
+def prepared_recipes(config: ReproduceConfig) -> None:
+    """Finds out whether the recipes of a reproduction can begin.
+
+    Args:
+        config: What to run.
+
+    Raises:
+        InputError: As `prepared`.
+    """
+    for name in config.recipes:
+        prepared(_recipe(name))
+
+
+def train_run(
+    config: TrainConfig, run: Run, fabric: Any = None, split: Split | None = None
+) -> Trained:
     """Trains, and writes the result and the report of a run.
 
     Args:
         config: The run.
         run: Its folder.
         fabric: Where to run.
+        split: Its data, if they are loaded.
     """
-    result = train(config, run, fabric=fabric)
+    result = train(config, run, split, fabric=fabric)
     if not is_main_process():
         return result
     report = Report(f"A spiking classifier of {config.dataset}", config.model)
@@ -415,9 +453,8 @@ def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
     saved = run.load()
     if saved is None:
         raise InputError(f"{run.folder} has no checkpoint yet")
-    split = load(config.dataset, config.steps)
-    classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.sample_shape, classes, split.timed)
+    split = data_of(config)
+    net = classifier(config, split.sample_shape, split.classes, split.timed)
     module = NetworkModule(net, config.steps * net.dt)
     module.load_state_dict(saved[0])
     net._random.set_state(saved[1]["random"])
@@ -461,12 +498,16 @@ def layer_seconds(
 
     Returns:
         Processor seconds: `forward`, `backward`, `total`.
-    """
-    from tenfold.spaic.network.connections import Connection
-    from tenfold.spaic.network.groups import NeuronGroup
-    from tenfold.spaic.network.learners import Learner
-    from tenfold.spaic.network.nodes import Decoder, Encoder
 
+    Raises:
+        InputError: For a number below 1.
+    """
+    from tenfold.spaic.network.learners import Learner
+    from tenfold.spaic.network.nodes import Decoder
+
+    for name, value in (("n", n), ("steps", steps), ("batch", batch), ("repeats", repeats)):
+        if value < 1:
+            raise InputError(f"{name}={value}; expected >= 1")
     with Network() as net:
         source = Encoder(num=n, coding_method="null")
         layer = NeuronGroup(n, model="lif", tau_m=20.0)

@@ -8,6 +8,7 @@ import torch
 from tenfold.shared.report import Report
 from tenfold.spaic import pictures
 from tenfold.spaic.library import CIRCUITS
+from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
@@ -134,7 +135,17 @@ def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     report.picture(picture, f"{config.dataset}-raster", "Spikes on the first test sample")
     tracers = [monitor for monitor in watch if isinstance(monitor, StateMonitor)]
     _states(report, config.dataset, tracers, "on the first test sample")
-    first = next(con for con in net.get_connections() if con.weight is not None)
+    first = next((con for con in net.get_connections() if con.weight is not None), None)
+    if first is not None:
+        _weights(report, config, first)
+    for number in range(len(watch)):
+        delattr(net, f"look_{number}")
+    net.build()
+
+
+def _weights(report: Report, config: "TrainConfig", first: Connection) -> None:
+    """Shows the weights of the first link."""
+    assert first.weight is not None
     weight = first.weight.detach().cpu().numpy()
     if weight.ndim == 4:
         weight = weight.reshape(-1, weight.shape[2] * weight.shape[3])
@@ -148,6 +159,3 @@ def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     if not square:
         caption = f"Weights of {first.name}: a row a neuron"
     report.picture(made.figure, f"{config.dataset}-weights", caption)
-    for number in range(len(watch)):
-        delattr(net, f"look_{number}")
-    net.build()

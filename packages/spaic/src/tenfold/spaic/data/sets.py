@@ -42,6 +42,11 @@ class Split:
         """The shape of a sample, without time."""
         return self.shape or self.x.shape[2 if self.timed else 1 :]
 
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(max(self.y.max(), self.y_test.max())) + 1
+
 
 def digits() -> Split:
     """The 1,797 handwritten digits of scikit-learn: 1,437 train, 360 test, drawn with seed 0.
