@@ -31,6 +31,7 @@ from tenfold.spaic.data import (
     mel_filters,
     mfcc,
     normalised,
+    read_aedat31,
     read_braille,
     read_cifar10,
     read_gesture_labels,
@@ -197,6 +198,41 @@ def test_gestures_are_cut_out_of_the_recordings(root):
 
 
 @pytest.mark.parametrize(
+    ("packet", "message"),
+    [
+        (struct.pack("<HHIIIIII", 1, 0, 6, 4, 0, 1, 1, 1) + bytes(6), "events of 6 bytes"),
+        (struct.pack("<HHIIIIII", 1, 0, 4, 4, 0, 1, 1, 1) + bytes(4), "events of 4 bytes"),
+        (struct.pack("<HHIIIIII", 1, 0, 8, 4, 0, 2, 2, 2) + bytes(8), "is cut off"),
+        (struct.pack("<HHIIIIII", 1, 0, 0, 4, 0, 2, 2, 2), "is cut off"),
+        (bytes(10), "10 bytes follow the last packet"),
+    ],
+)
+def test_broken_packets_of_aedat_are_told(packet, message):
+    with pytest.raises(InputError, match=message):
+        read_aedat31(b"#!END-HEADER\r\n" + packet)
+
+
+def test_aedat_has_31_bits_of_time_and_the_rest_is_counted():
+    def packet(overflow, *rows):
+        pairs = [(x << 17 | y << 2 | p << 1 | 1, t) for x, y, p, t in rows]
+        words = b"".join(struct.pack("<II", *pair) for pair in pairs)
+        head = struct.pack("<HHIIIIII", 1, 0, 8, 4, overflow, len(rows), len(rows), len(rows))
+        return head + words
+
+    content = b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + packet(0, (1, 2, 1, 7)) + packet(0)
+    events = read_aedat31(content + packet(3, (127, 0, 0, 1000)))
+    assert (events.x.tolist(), events.y.tolist(), events.polarity.tolist()) == (
+        [1, 127],
+        [2, 0],
+        [1, 0],
+    )
+    np.testing.assert_allclose(events.time, [0.007, (3 * 2**31 + 1000) / 1000])
+    assert len(read_aedat31(b"#!END-HEADER\r\n").time) == 0
+    with pytest.raises(InputError, match="no AEDAT header"):
+        read_aedat31(b"#!AER-DAT3.1\r\n")
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [("12,1,2", "a class from 1 to 11"), ("1,5,5", "start < end"), ("1,x,3", "class, start, end")],
 )
@@ -234,6 +270,19 @@ def test_frames_by_number_time_and_duration_agree_with_loops():
     for p, y, x in ((0, 1, 2), (1, 7, 3)):
         same = (events.polarity == p) & (events.y == y) & (events.x == x)
         assert one[p, y, x] == same.sum()
+
+
+def test_frames_that_there_cannot_be_are_refused():
+    events, shape = drawn(), (8, 8)
+    for make in (
+        lambda: events.frames(0, shape, 300.0),
+        lambda: events.by_number(0, shape),
+        lambda: events.by_time(-1, shape),
+        lambda: events.by_duration(-5.0, shape),
+        lambda: events.frames(3, shape, float("nan")),
+    ):
+        with pytest.raises(InputError, match="expected >"):
+            make()
 
 
 def test_trains_name_neurons_as_the_official_loader_does():
@@ -420,6 +469,9 @@ def test_spike_trains_and_images_of_a_folder_are_loaded(tmp_path):
         (lambda: Dataloader(CustomDataset([1], [1]), shuffle=True, sampler=[0]), "excludes"),
         (lambda: Dataloader(CustomDataset([1], [1]), 2, batch_sampler=[[0]]), "excludes"),
         (lambda: Dataloader(CustomDataset([1], [1]), 0), "batch_size=0"),
+        (lambda: Dataloader(CustomDataset([1], [1]), sampler=[], batch_sampler=[[0]]), "excludes"),
+        (lambda: Dataloader(CustomDataset([1], [1]), drop_last=True, batch_sampler=[[0]]), "excl"),
+        (lambda: Dataloader(CustomDataset([1], [1]), shuffle=True, batch_sampler=[[0]]), "excl"),
     ],
 )
 def test_wrong_arguments_of_the_loader_are_told(make, message):

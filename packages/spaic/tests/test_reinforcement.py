@@ -52,6 +52,10 @@ class Screen(gym.Env):
         return np.full((4, 6, 3), (255, 0, 0), np.uint8), float(action), False, True, {}
 
 
+class Greyish(Screen):
+    observation_space = gym.spaces.Box(0, 255, (4, 6, 1), np.uint8)
+
+
 def test_observations_become_rates_between_the_bounds():
     env = GymEnvironment(Corridor())
     np.testing.assert_allclose(env.reset(), [0, 1])
@@ -92,6 +96,12 @@ def test_images_become_grey_small_and_binary():
         (lambda: GymEnvironment("CartPol-v1"), "CartPol"),
         (lambda: GymEnvironment(Corridor(), gray=True), "gray and shape are for images"),
         (lambda: GymEnvironment(Corridor(), max_prob=2.0), "max_prob=2.0"),
+        (lambda: GymEnvironment(Greyish(), gray=True), "gray is for three colours"),
+        (lambda: GymEnvironment(Screen(), shape=(0, 3)), r"shape=\(0, 3\); expected"),
+        (lambda: always_left(render_interval=0), "render_interval=0; expected >= 1"),
+        (lambda: always_left(action_repeat=0), "action_repeat=0; expected >= 1"),
+        (lambda: always_left(reward_delay=0), "reward_delay=0"),
+        (lambda: always_left(probability_random_action=1.5), "expected from 0 to 1"),
         (lambda: ReplayMemory(0), "capacity=0"),
         (lambda: ReplayMemory(3).sample(1), "a sample of 1 from 0 transitions"),
         (lambda: RSTDPConfig(discount=2.0), "discount=2.0; expected from 0 to 1"),
@@ -161,6 +171,14 @@ def test_a_pipeline_can_go_on_and_give_a_critic_s_reward():
     anew, pipeline, _, _ = always_left()
     pipeline.update_step(pipeline.env_step())
     assert anew.time == 3.0
+
+
+def test_the_environment_is_shown_every_few_steps():
+    _, pipeline, _, _ = always_left(render_interval=2)
+    shown = []
+    pipeline.environment.env.render = lambda: shown.append(pipeline.steps)
+    pipeline.run()
+    assert shown == [2, 4, 6] * 2
 
 
 def test_random_actions_come_as_often_as_asked_and_repeat_with_the_seed():

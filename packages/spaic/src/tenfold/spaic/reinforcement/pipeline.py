@@ -128,7 +128,11 @@ class RLPipeline:
             raise InputError(
                 f"probability_random_action={probability_random_action}; expected from 0 to 1"
             )
-        for name, value in (("action_repeat", action_repeat), ("num_episodes", num_episodes)):
+        for name, value in (
+            ("action_repeat", action_repeat),
+            ("num_episodes", num_episodes),
+            ("render_interval", render_interval),
+        ):
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}; expected >= 1")
         if reward_delay is not None and reward_delay < 1:
