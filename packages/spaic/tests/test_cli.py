@@ -130,7 +130,8 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert (row["paper"], row["n"]) == (5.6, 2)
     folder = Path(made["run"])
     (folder / "result.json").unlink()
-    monkeypatch.setattr("tenfold.spaic.experiments.rates", None)  # nothing is simulated again
+    # Nothing is simulated again.
+    monkeypatch.setattr("tenfold.spaic.experiments.reproduction.rates", None)
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
@@ -187,6 +188,25 @@ def test_a_simulation_in_parts_is_the_simulation():
     (trace, *_) = traced.network.parts(StateMonitor)
     assert trace.times[-1] == pytest.approx(1234.5, abs=0.5)
     assert len(trace.times) == pytest.approx(33.3 / 0.5, abs=1)
+
+
+def test_a_read_out_that_does_not_spike_is_not_counted(tmp_path, capsys):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        layer = NeuronGroup(4, model="lif", v_th=0.5)
+        readout = NeuronGroup(2, model="li")
+        Connection(source, layer, weight=np.ones((4, 3)))
+        Connection(layer, readout)
+    network_save(net, tmp_path / "net")
+    found = answer(capsys, "simulate", tmp_path / "net", "--drive", "1", "--time", "10")
+    assert (found["neurons"], list(found["rates"])) == (4, ["all", "layer"])
+    with Network() as silent:
+        source = Encoder(num=3, coding_method="float")
+        only = NeuronGroup(2, model="li")
+        Connection(source, only)
+    network_save(silent, tmp_path / "silent")
+    error = answer(capsys, "simulate", tmp_path / "silent", "--drive", "1", code=2)
+    assert "holds no neurons that spike" in error
 
 
 def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):

@@ -51,6 +51,21 @@ def test_rates_count_spikes_of_a_window():
     assert round(total.sum()) == len(spikes.spk_times[0])
 
 
+def test_every_window_of_a_steady_rate_is_the_same():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cells = NeuronGroup(2, model="if", v_th=0.5)
+        Connection(source, cells, weight=np.eye(2))
+        spikes = SpikeMonitor(cells)
+    net.set_backend_dt(0.1)
+    net.build(strategy=1)
+    net.source(np.ones((1, 2)))
+    net.run(20.0)  # a spike at every step
+    (line,) = pictures.population_rates([spikes], bin_ms=5.0).axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), 10_000)
+    assert line.get_xdata().tolist() == [2.5, 7.5, 12.5, 17.5]
+
+
 def test_traces_and_the_phase_plane_show_the_recorded_values():
     _, trace = run()
     lines = pictures.traces(trace, [2, 1]).axes[0].lines

@@ -79,8 +79,11 @@ def population_rates(
     for number, monitor in enumerate(monitors):
         if not len(monitor.time):
             continue
-        edges = np.arange(0, monitor.time[-1] + bin_ms, bin_ms)
-        counts, _ = np.histogram(np.concatenate(monitor.spk_times), edges)
+        end = float(monitor.time[-1])
+        step = end / len(monitor.time) if len(monitor.time) < 2 else end - float(monitor.time[-2])
+        edges = bin_ms * np.arange(np.ceil(end / bin_ms - 1e-9) + 1)
+        # A spike is stamped with the end of its step, which belongs to the window before it.
+        counts, _ = np.histogram(np.concatenate(monitor.spk_times) - step / 2, edges)
         rate = 1000 * counts / bin_ms / monitor.target.num / len(monitor.spk_times)
         axes.plot(edges[:-1] + bin_ms / 2, rate, color=f"C{number % 10}", label=monitor.target.name)
     axes.set_xlabel("time, ms")
@@ -169,6 +172,10 @@ def weight_image(
         return im
     axes = _axes(None, (5.0, 4.2))
     made = axes.imshow(shown, cmap=cmap, vmin=wmin, vmax=wmax, interpolation="nearest")
+    if reshape and n_sqrt is not None and side is not None:
+        for edge in range(1, n_sqrt):  # images apart from each other
+            for line in (axes.axhline, axes.axvline):
+                line(edge * side - 0.5, color="0.35", lw=0.6)
     axes.set_axis_off()
     axes.figure.colorbar(made)
     return made

@@ -81,6 +81,22 @@ def _states(report: Report, name: str, tracers: list[StateMonitor], when: str) -
         report.picture(plane, f"{name}-phase", caption)
 
 
+def spiking_groups(net: Network) -> list[NeuronGroup]:
+    """Lists the groups whose output are spikes, as opposed to a potential or a rate.
+
+    Args:
+        net: The network.
+    """
+    found = []
+    for group in net.parts(NeuronGroup):
+        model = group.definition(net.compat)
+        lines = [line.strip() for line in model.step.splitlines()]
+        output = "".join(line for line in lines if line.startswith("O ="))
+        if model.threshold or "spike(" in output or "where(" in output:
+            found.append(group)
+    return found
+
+
 def classifier_report(report: Report, config: "TrainConfig", result: "Trained") -> None:
     """Adds a training to a report: accuracy, learning curve, confusion, and a look inside.
 
@@ -99,7 +115,8 @@ def classifier_report(report: Report, config: "TrainConfig", result: "Trained") 
                 "parameters": sum(p.numel() for p in _trained(result.network)),
                 "engine": result.network.engine_note.split(":")[0].split(" ")[0],
             }
-        ]
+        ],
+        caption=f"A classifier of {config.dataset}, trained with {config.algorithm}",
     )
     curve = pictures.learning_curve(result.history)
     report.picture(curve, f"{config.dataset}-loss", "Training loss")
@@ -117,8 +134,7 @@ def _trained(net: Network) -> list[torch.nn.Parameter]:
 def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     """Runs the first test sample again and shows what the neurons do."""
     net = result.network
-    groups = net.parts(NeuronGroup)
-    spiking = [group for group in groups if group.model_name not in ("li", "null")]
+    spiking = spiking_groups(net)
     if not spiking:
         return
     states = list(spiking[0].definition(net.compat).states)[:2]
