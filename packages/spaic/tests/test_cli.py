@@ -148,6 +148,26 @@ def test_reproduce_trains_recipes_over_seeds(tmp_path, capsys):
     assert "did you mean 'digits'" in wrong
 
 
+def test_published_numbers_belong_to_recipes_and_to_whole_data_sets():
+    from tenfold.shared.published import compare, published
+    from tenfold.shared.runs import Measurement
+    from tenfold.spaic.experiments import ReproduceConfig
+
+    accuracies = [row for row in published("spaic").results if row.metric == "ACC"]
+    names = tuple(row.method.removeprefix("SPAIC, recipe ") for row in accuracies)
+    ReproduceConfig(recipes=names)  # they are recipes
+    assert dict(zip(names, (row.value for row in accuracies), strict=True)) == {
+        "tidigits": 98.94,
+        "mnist-stca": 92.5,
+    }
+    told = {"method": "SPAIC, recipe mnist-stca", "metric": "ACC", "value": 90.0}
+    whole, part = (
+        compare(published("spaic"), [Measurement(dataset=name, **told)])[0]
+        for name in ("mnist", "mnist (test file alone)")
+    )
+    assert (whole.paper, part.paper) == (92.5, None)
+
+
 def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
     random = np.random.default_rng(0)

@@ -28,6 +28,7 @@ class Split:
         timed: Whether the second axis is time.
         shape: The shape of a sample before it was flattened, without time: (channels, height,
             width); None if x has that shape.
+        part: What of the data set these are, if they are not all of it.
     """
 
     x: np.ndarray
@@ -36,6 +37,7 @@ class Split:
     y_test: np.ndarray
     timed: bool = False
     shape: tuple[int, ...] | None = None
+    part: str = ""
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -72,7 +74,8 @@ def mnist() -> Split:
         return _idx_split("mnist")
     locate(CATALOGUE["mnist-test"])
     images, labels = _idx_part("mnist", "t10k")
-    return Split(images[:8000], labels[:8000], images[8000:], labels[8000:], shape=(1, 28, 28))
+    parts = images[:8000], labels[:8000], images[8000:], labels[8000:]
+    return Split(*parts, shape=(1, 28, 28), part="test file alone")
 
 
 def fashion_mnist() -> Split:

@@ -29,7 +29,8 @@ class ReproduceConfig:
     warm_up: float = 0.0
     """Time before the rates are counted, in ms."""
     recipes: tuple[str, ...] = ()
-    """Recipes of `train` whose accuracy is measured too, for example digits mnist."""
+    """Recipes of `train` whose accuracy is measured too, for example digits mnist. Published are
+    tidigits (98.94 %) and mnist-stca (92.5 %); both want data that you bring."""
     training_seeds: int = 5
     """Trainings of each recipe."""
 
@@ -85,12 +86,13 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
     with progress("measuring", total=len(jobs)) as bar:
         for number, (name, seed) in enumerate(jobs):
             if (name, seed) not in done:
-                found = (
-                    _circuit_rates(name, seed, config)
-                    if name in config.circuits
-                    else {"accuracy": 100 * train(_recipe(name, seed)).accuracy}
-                )
-                row = {"what": name, "seed": seed, "found": found}
+                row: dict[str, Any] = {"what": name, "seed": seed}
+                if name in config.circuits:
+                    row["found"] = _circuit_rates(name, seed, config)
+                else:
+                    trained = train(_recipe(name, seed))
+                    row["found"] = {"accuracy": 100 * trained.accuracy}
+                    row["part"] = trained.split.part
                 run.log(epoch=number, **row)
                 done[name, seed] = row
             bar.update(what=name)
@@ -101,7 +103,10 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
             rows.append(_measured(name, "circuit", f"rate of {population}, Hz", values))
     for name in config.recipes:
         values = [done[name, seed]["found"]["accuracy"] for seed in range(config.training_seeds)]
-        rows.append(_measured(_recipe(name).dataset, f"SPAIC, recipe {name}", "ACC", values))
+        # What is published of a whole data set does not stand beside a part of it.
+        part = done[name, 0].get("part")
+        dataset = _recipe(name).dataset + (f" ({part})" if part else "")
+        rows.append(_measured(dataset, f"SPAIC, recipe {name}", "ACC", values))
     comparison = compare(published("spaic"), rows)
     report = Report("Circuits and classifiers over seeds", f"{config.seeds} seeds a circuit")
     report.table(comparison)
