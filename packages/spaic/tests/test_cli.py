@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -129,7 +130,8 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert (row["paper"], row["n"]) == (5.6, 2)
     folder = Path(made["run"])
     (folder / "result.json").unlink()
-    monkeypatch.setattr("tenfold.spaic.experiments.rates", None)  # nothing is simulated again
+    # Nothing is simulated again.
+    monkeypatch.setattr("tenfold.spaic.experiments.reproduction.rates", None)
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
@@ -144,6 +146,26 @@ def test_reproduce_trains_recipes_over_seeds(tmp_path, capsys):
     assert row["here_std"] > 0
     wrong = answer(capsys, "reproduce", "--recipes", "digit", code=2)
     assert "did you mean 'digits'" in wrong
+
+
+def test_published_numbers_belong_to_recipes_and_to_whole_data_sets():
+    from tenfold.shared.published import compare, published
+    from tenfold.shared.runs import Measurement
+    from tenfold.spaic.experiments import ReproduceConfig
+
+    accuracies = [row for row in published("spaic").results if row.metric == "ACC"]
+    names = tuple(row.method.removeprefix("SPAIC, recipe ") for row in accuracies)
+    ReproduceConfig(recipes=names)  # they are recipes
+    assert dict(zip(names, (row.value for row in accuracies), strict=True)) == {
+        "tidigits": 98.94,
+        "mnist-stca": 92.5,
+    }
+    told = {"method": "SPAIC, recipe mnist-stca", "metric": "ACC", "value": 90.0}
+    whole, part = (
+        compare(published("spaic"), [Measurement(dataset=name, **told)])[0]
+        for name in ("mnist", "mnist (test file alone)")
+    )
+    assert (whole.paper, part.paper) == (92.5, None)
 
 
 def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsys, monkeypatch):
@@ -186,6 +208,25 @@ def test_a_simulation_in_parts_is_the_simulation():
     (trace, *_) = traced.network.parts(StateMonitor)
     assert trace.times[-1] == pytest.approx(1234.5, abs=0.5)
     assert len(trace.times) == pytest.approx(33.3 / 0.5, abs=1)
+
+
+def test_a_read_out_that_does_not_spike_is_not_counted(tmp_path, capsys):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        layer = NeuronGroup(4, model="lif", v_th=0.5)
+        readout = NeuronGroup(2, model="li")
+        Connection(source, layer, weight=np.ones((4, 3)))
+        Connection(layer, readout)
+    network_save(net, tmp_path / "net")
+    found = answer(capsys, "simulate", tmp_path / "net", "--drive", "1", "--time", "10")
+    assert (found["neurons"], list(found["rates"])) == (4, ["all", "layer"])
+    with Network() as silent:
+        source = Encoder(num=3, coding_method="float")
+        only = NeuronGroup(2, model="li")
+        Connection(source, only)
+    network_save(silent, tmp_path / "silent")
+    error = answer(capsys, "simulate", tmp_path / "silent", "--drive", "1", code=2)
+    assert "holds no neurons that spike" in error
 
 
 def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
@@ -257,15 +298,63 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
         (["train", "--learning-rate", "inf"], "learning_rate=inf; expected a finite number > 0"),
         (["reproduce", "--time", "nan"], "time=nan; expected > 0 ms"),
         (["reproduce", "--warm-up", "-1"], "warm_up=-1"),
+        (["reproduce", "--recipes", "tidigits"], "tidigits/train holds no <class>/*.wav"),
         (["simulate", "--size", "0"], "size=0; expected >= 1 neuron"),
+        (["simulate", "--size", "100000000000"], "size=100000000000: more than"),
+        (["simulate", "microcircuit", "--size", "3"], "has from 100 to 77,169 neurons"),
+        (["simulate", "--output", __file__], "test_cli.py is a file; expected a folder"),
+        (["demo", "--output", f"{__file__}/x"], "test_cli.py is a file; expected a folder"),
+        (["bench", "--batch", "0"], "batch=0; expected >= 1"),
+        (["train", "--algorithm", "sbpp"], "did you mean 'sbp'"),
+        (["train", "--algorithm", "stdp"], "known: sbp, stbp, stca"),
+        (["train", "--surrogate", "atan"], "did you mean 'AtanGrad'"),
+        (["train", "--strategy", "3"], "strategy=3; expected 0 or 1"),
+        (["train", "--tau-m", "-1"], "tau_m=-1.0; expected a finite number > 0"),
+        (["train", "--input-scale", "nan"], "input_scale=nan"),
+        (["train", "--weight-decay", "-1"], "weight_decay=-1.0"),
+        (["train", "--seed", "9" * 20], "below 2**63"),
+        (["train", "--dataset", "MNIST"], "did you mean 'mnist'"),
+        (["train", "--dataset", "shd"], "fetch it with `tenfold spaic data fetch shd`"),
+        (["train", "--network", "stca"], "784 inputs and 10 classes"),
+        (["train", "--resume", "/nowhere"], "is not the folder of a run"),
     ],
 )
-def test_bad_options_are_told_in_one_line_and_leave_no_folder(tmp_path, capsys, argv, told):
-    output = [] if argv[0] == "simulate" else ["--output", tmp_path]
+def test_bad_options_are_told_in_one_line_and_leave_no_folder(
+    tmp_path, capsys, monkeypatch, argv, told
+):
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    output = ["--output", tmp_path] if argv[0] in ("train", "reproduce") else []
     error = answer(capsys, *argv, *output, code=2)
     assert told in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_package_is_not_resumed(tmp_path, capsys):
+    (tmp_path / "config.toml").write_text('dataset = "cora"\nclusters = 7\n')
+    for words in (["train", "--resume"], ["reproduce", "--resume"], ["evaluate"]):
+        error = answer(capsys, *words, tmp_path, code=2)
+        assert "config.toml: unknown key 'clusters'" in error or "unknown key 'dataset'" in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_events_of_another_number_of_steps_are_refused(tmp_path, capsys, monkeypatch):
+    from tenfold.spaic.data import LETTERS
+
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    (tmp_path / "braille").mkdir()
+    rows = [
+        {"letter": letter, "repetition": k, "taxel_data": np.full((76, 12), 9.0 * k)}
+        for letter in LETTERS
+        for k in range(5)
+    ]
+    (tmp_path / "braille" / "braille.pkl").write_bytes(pickle.dumps(rows))
+    words = ["train", "--dataset", "braille", "--epochs", "1", "--output", tmp_path / "runs"]
+    error = answer(capsys, *words, code=2)
+    assert "steps=10; the samples of braille have 152 steps" in error
+    assert not (tmp_path / "runs").exists()
+    assert answer(capsys, *words, "--steps", "152", "--hidden", "8")["accuracy"] >= 0
 
 
 def test_data_is_listed_and_every_verb_has_help(capsys):

@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import json
+import os
+import pickle
 import struct
 import wave
 
@@ -12,11 +15,13 @@ from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError
 from tenfold.spaic.data import (
     CATALOGUE,
+    LETTERS,
     SETS,
     CustomDataset,
     CustomSpikeDataset,
     Dataloader,
     Events,
+    ImageNet,
     SpecifiedDataset,
     from_tonic,
     gammatone_filters,
@@ -26,6 +31,8 @@ from tenfold.spaic.data import (
     mel_filters,
     mfcc,
     normalised,
+    read_aedat31,
+    read_braille,
     read_cifar10,
     read_gesture_labels,
     read_gestures,
@@ -191,6 +198,41 @@ def test_gestures_are_cut_out_of_the_recordings(root):
 
 
 @pytest.mark.parametrize(
+    ("packet", "message"),
+    [
+        (struct.pack("<HHIIIIII", 1, 0, 6, 4, 0, 1, 1, 1) + bytes(6), "events of 6 bytes"),
+        (struct.pack("<HHIIIIII", 1, 0, 4, 4, 0, 1, 1, 1) + bytes(4), "events of 4 bytes"),
+        (struct.pack("<HHIIIIII", 1, 0, 8, 4, 0, 2, 2, 2) + bytes(8), "is cut off"),
+        (struct.pack("<HHIIIIII", 1, 0, 0, 4, 0, 2, 2, 2), "is cut off"),
+        (bytes(10), "10 bytes follow the last packet"),
+    ],
+)
+def test_broken_packets_of_aedat_are_told(packet, message):
+    with pytest.raises(InputError, match=message):
+        read_aedat31(b"#!END-HEADER\r\n" + packet)
+
+
+def test_aedat_has_31_bits_of_time_and_the_rest_is_counted():
+    def packet(overflow, *rows):
+        pairs = [(x << 17 | y << 2 | p << 1 | 1, t) for x, y, p, t in rows]
+        words = b"".join(struct.pack("<II", *pair) for pair in pairs)
+        head = struct.pack("<HHIIIIII", 1, 0, 8, 4, overflow, len(rows), len(rows), len(rows))
+        return head + words
+
+    content = b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + packet(0, (1, 2, 1, 7)) + packet(0)
+    events = read_aedat31(content + packet(3, (127, 0, 0, 1000)))
+    assert (events.x.tolist(), events.y.tolist(), events.polarity.tolist()) == (
+        [1, 127],
+        [2, 0],
+        [1, 0],
+    )
+    np.testing.assert_allclose(events.time, [0.007, (3 * 2**31 + 1000) / 1000])
+    assert len(read_aedat31(b"#!END-HEADER\r\n").time) == 0
+    with pytest.raises(InputError, match="no AEDAT header"):
+        read_aedat31(b"#!AER-DAT3.1\r\n")
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [("12,1,2", "a class from 1 to 11"), ("1,5,5", "start < end"), ("1,x,3", "class, start, end")],
 )
@@ -228,6 +270,19 @@ def test_frames_by_number_time_and_duration_agree_with_loops():
     for p, y, x in ((0, 1, 2), (1, 7, 3)):
         same = (events.polarity == p) & (events.y == y) & (events.x == x)
         assert one[p, y, x] == same.sum()
+
+
+def test_frames_that_there_cannot_be_are_refused():
+    events, shape = drawn(), (8, 8)
+    for make in (
+        lambda: events.frames(0, shape, 300.0),
+        lambda: events.by_number(0, shape),
+        lambda: events.by_time(-1, shape),
+        lambda: events.by_duration(-5.0, shape),
+        lambda: events.frames(3, shape, float("nan")),
+    ):
+        with pytest.raises(InputError, match="expected >"):
+            make()
 
 
 def test_trains_name_neurons_as_the_official_loader_does():
@@ -414,8 +469,159 @@ def test_spike_trains_and_images_of_a_folder_are_loaded(tmp_path):
         (lambda: Dataloader(CustomDataset([1], [1]), shuffle=True, sampler=[0]), "excludes"),
         (lambda: Dataloader(CustomDataset([1], [1]), 2, batch_sampler=[[0]]), "excludes"),
         (lambda: Dataloader(CustomDataset([1], [1]), 0), "batch_size=0"),
+        (lambda: Dataloader(CustomDataset([1], [1]), sampler=[], batch_sampler=[[0]]), "excludes"),
+        (lambda: Dataloader(CustomDataset([1], [1]), drop_last=True, batch_sampler=[[0]]), "excl"),
+        (lambda: Dataloader(CustomDataset([1], [1]), shuffle=True, batch_sampler=[[0]]), "excl"),
     ],
 )
 def test_wrong_arguments_of_the_loader_are_told(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def recordings(repetitions=5, kind=np.float64):
+    random = np.random.default_rng(0)
+    return [
+        {
+            "letter": letter,
+            "repetition": k,
+            "taxel_data": random.integers(0, 256, (76 + k % 2, 12)).astype(kind),
+        }
+        for letter in LETTERS
+        for k in range(repetitions)
+    ]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_braille_is_read_from_a_pickle_of_any_protocol(tmp_path, protocol):
+    path = tmp_path / "braille.pkl"
+    rows = recordings(1)
+    rows[1]["taxel_data"] = np.asfortranarray(rows[1]["taxel_data"].astype(">i4"))
+    rows[2]["taxel_data"] = rows[2]["taxel_data"].tolist()
+    rows[2]["repetition"] = np.int64(3)
+    path.write_bytes(gzip.compress(pickle.dumps(rows, protocol=protocol)))
+    found, letters = read_braille(path)
+    assert letters.tolist() == list(range(27))
+    for row, data in zip(rows, found, strict=True):
+        np.testing.assert_allclose(data, 1 - np.asarray(row["taxel_data"]) / 255)
+
+
+def test_braille_is_read_from_json_and_npz_too(tmp_path):
+    rows = recordings(1)
+    plain = [{**row, "taxel_data": row["taxel_data"].tolist()} for row in rows]
+    (tmp_path / "some.json").write_text(json.dumps(plain))
+    data = np.stack([row["taxel_data"] for row in rows])
+    np.savez(tmp_path / "some.npz", letter=np.array(LETTERS), taxel_data=data)
+    for name in ("some.json", "some.npz"):
+        found, letters = read_braille(tmp_path / name)
+        np.testing.assert_allclose(found, 1 - data / 255)
+        assert letters.tolist() == list(range(27))
+
+
+def test_braille_by_name_follows_the_protocol_of_four_taxels(root):
+    rows = recordings(5)
+    (root / "braille").mkdir()
+    (root / "braille" / "braille.pkl").write_bytes(pickle.dumps(rows))
+    split = load("braille")
+    assert split.x.shape == (108, 152, 4)
+    assert (len(split.x_test), split.timed) == (27, True)
+    assert sorted(split.y_test.tolist()) == list(range(27))
+    np.testing.assert_array_equal(split.x[:, ::2], split.x[:, 1::2])  # each sample twice
+    np.testing.assert_allclose(split.x.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(split.x.std((0, 1)), 1, atol=5e-3)
+    # Pressure is high: the sample of the highest value is the lowest.
+    taken = np.stack([1 - row["taxel_data"][:76, [1, 2, 6, 10]] / 255 for row in rows])
+    every = np.concatenate([split.x, split.x_test])[:, ::2]
+    slope = np.polyfit(np.sort(taken.ravel()), np.sort(every.ravel()), 1)[0]
+    assert slope > 1
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.array([{}], dtype=object), "an array of 'O8'"),
+        (np.zeros(2, dtype=[("a", "f8")]), "an array of"),
+        (np.array(["a"]), "an array of 'U1'"),
+        (complex(1, 2), "it asks for builtins.complex"),
+        (gzip.compress, "it asks for gzip.compress"),
+        ([], "expected a list of recordings"),
+        ({"letter": "A"}, "expected a list of recordings, got dict"),
+        ([{"letter": "A"}], "recording 0: .*expected `letter`"),
+        ([{"letter": "Ä", "taxel_data": np.zeros((2, 12))}], "letter 'Ä'"),
+        ([{"letter": "A", "taxel_data": np.zeros((2, 4))}], r"is \(2, 4\); expected \(time, 12\)"),
+        ([{"letter": "A", "taxel_data": np.full((2, 12), 256)}], "outside 0..255"),
+        ([{"letter": "A", "taxel_data": np.full((2, 12), np.nan)}], "outside 0..255"),
+    ],
+)
+def test_other_pickles_are_refused(tmp_path, content, message):
+    path = tmp_path / "braille.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_braille(path)
+
+
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
+    mark, path = tmp_path / "ran", tmp_path / "braille.pkl"
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps([Evil(mark)], protocol=protocol))
+        with pytest.raises(InputError, match=r"it asks for \w+.mkdir"):
+            read_braille(path)
+        assert not mark.exists()
+    pickle.loads(path.read_bytes())  # noqa: S301 - our own
+    assert mark.exists()  # it would have
+    path.write_bytes(b"c_codecs\nencode\n(Vx\nVrot13\ntR.")
+    with pytest.raises(InputError, match="the encoding 'rot13'"):
+        read_braille(path)
+    sound = pickle.dumps(recordings(1))
+    for cut in range(0, len(sound), len(sound) // 20):
+        path.write_bytes(sound[:cut])
+        with pytest.raises(InputError, match="cannot be read as Braille"):
+            read_braille(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_braille(tmp_path / "none.pkl")
+
+
+def test_imagenet_is_read_from_folders_image_by_image(tmp_path):
+    from PIL import Image
+
+    def image(path, colour, size=(6, 4)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB" if isinstance(colour, tuple) else "L", size, colour).save(path, "PNG")
+
+    image(tmp_path / "train" / "n02" / "a.JPEG", (255, 0, 0))
+    image(tmp_path / "train" / "n01" / "b.JPEG", 128)
+    image(tmp_path / "val" / "one.JPEG", (0, 0, 255), (4, 8))
+    (tmp_path / "val.txt").write_text("one.JPEG n02\n")
+    train, val = ImageNet(tmp_path, size=3), ImageNet(tmp_path, "val", size=None)
+    assert train.wnids == ["n01", "n02"]
+    pixels, label = train[1]
+    assert (pixels.shape, pixels.dtype, label) == ((3, 3, 3), np.uint8, 1)
+    assert (pixels == (255, 0, 0)).all()
+    assert train[0][0][0, 0].tolist() == [128, 128, 128]
+    assert (len(val), val[0][0].shape, val[0][1]) == (1, (8, 4, 3), 1)
+    data, labels = next(iter(Dataloader(train, batch_size=2)))
+    assert (data.shape, labels.tolist()) == ((2, 3, 3, 3), [0, 1])
+    for text, message in (
+        ("two.JPEG n02", "line 1: 'two.JPEG n02'; expected an image"),
+        ("../val.txt n02", "expected an image"),
+        ("one.JPEG n03", "class 'n03' is none of the folders"),
+        ("", "names no image"),
+    ):
+        (tmp_path / "val.txt").write_text(text)
+        with pytest.raises(InputError, match=message):
+            ImageNet(tmp_path, "val")
+    (tmp_path / "train" / "n01" / "b.JPEG").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"b\.JPEG: cannot be read as an image"):
+        train[0]
+    with pytest.raises(InputError, match="holds no folders of classes"):
+        ImageNet(tmp_path / "val")
+    with pytest.raises(InputError, match="part='test'"):
+        ImageNet(tmp_path, "test")

@@ -11,7 +11,7 @@ SCRIPTS = sorted(Path(__file__).parents[1].joinpath("examples").glob("*.py"))
 
 
 def test_there_is_an_example_of_each_model():
-    assert len(SCRIPTS) == 16
+    assert len(SCRIPTS) == 18
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -22,6 +22,7 @@ from tenfold.spaic.library import (
     decision,
     diehl_cook,
     diehl_cook_integer,
+    front_motion,
     mean_field_rates,
     microcircuit,
     proportion_weighting,
@@ -32,6 +33,7 @@ from tenfold.spaic.library import (
     ring_attractor,
     stca_mnist,
     tidigits,
+    wave_front,
 )
 
 
@@ -267,3 +269,32 @@ def test_the_mean_field_of_the_microcircuit_settles_at_its_closed_form():
         assert found[499] == pytest.approx(rate, rel=0.02)  # settled within 50 ms
     with pytest.raises(InputError, match="meanfield"):
         microcircuit(0.005, model="mean_field")
+
+
+def test_blocks_are_found_where_they_went():
+    sheet = np.random.default_rng(0).random((90, 90))
+    found = front_motion(sheet, np.roll(sheet, (3, -4), (0, 1)), block=20)
+    assert len(found) == 9
+    np.testing.assert_allclose(found[:, 0], 5)
+    np.testing.assert_allclose(found[:, 1], 1)
+    assert (abs(found[:, 2]) < 0.3).all()
+    assert front_motion(sheet, 2 * sheet, block=20)[:, 0].max() == 0
+
+
+def test_fronts_travel_where_excitation_is_wider_than_inhibition():
+    def motion(**ranges):
+        net = wave_front(96, 1e-3, **ranges)
+        net.run(40.0)
+        net.activity.monitor_on()
+        net.run_continue(20.0)
+        frames = net.activity.values[0, 0]
+        assert frames.shape == (96, 96, 50)
+        pairs = [front_motion(frames[..., k], frames[..., k + 1], 24) for k in range(49)]
+        return np.median(np.concatenate(pairs), axis=0)
+
+    distance, there, still = motion()
+    assert 4 < distance < 14
+    assert there > 0.8 > 0.7 > still
+    assert motion(excitation=2.5, inhibition=4.0)[0] < 1
+    with pytest.raises(InputError, match="size=20; expected at least the kernels' 29"):
+        wave_front(20)

@@ -1,7 +1,11 @@
 """What the pictures show, read back from matplotlib's own objects."""
 
-import numpy as np
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from tenfold.shared.errors import InputError
 from tenfold.spaic import (
     Connection,
     Encoder,
@@ -47,6 +51,21 @@ def test_rates_count_spikes_of_a_window():
     assert round(total.sum()) == len(spikes.spk_times[0])
 
 
+def test_every_window_of_a_steady_rate_is_the_same():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cells = NeuronGroup(2, model="if", v_th=0.5)
+        Connection(source, cells, weight=np.eye(2))
+        spikes = SpikeMonitor(cells)
+    net.set_backend_dt(0.1)
+    net.build(strategy=1)
+    net.source(np.ones((1, 2)))
+    net.run(20.0)  # a spike at every step
+    (line,) = pictures.population_rates([spikes], bin_ms=5.0).axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), 10_000)
+    assert line.get_xdata().tolist() == [2.5, 7.5, 12.5, 17.5]
+
+
 def test_traces_and_the_phase_plane_show_the_recorded_values():
     _, trace = run()
     lines = pictures.traces(trace, [2, 1]).axes[0].lines
@@ -78,3 +97,40 @@ def test_confusion_counts_and_curves_mean():
     assert mean.get_ydata().tolist() == [1.0, 2.0, 3.0]
     (line,) = pictures.learning_curve([{"epoch": 0, "loss": 2.0}]).axes[0].lines
     assert line.get_xydata().tolist() == [[1.0, 2.0]]
+
+
+def test_points_are_animated_frame_by_frame(tmp_path):
+    from PIL import Image
+
+    frames = [np.array([[x, 10.0, 0.0], [0.0, 0.0, 1.0]]) for x in (0.0, 10.0, 20.0)]
+    path = pictures.scatter_animation(frames, tmp_path / "moving.gif", [1.0, 2.0, 3.0], 6.0)
+    with Image.open(path) as image:
+        shown = []
+        for k in range(image.n_frames):
+            image.seek(k)
+            shown.append(np.asarray(image.convert("RGB")).astype(int))
+    assert len(shown) == 3
+    # The dark point (the lowest colour) stands at the top and goes to the right.
+    places = [
+        np.nonzero((abs(frame - (68, 1, 84)).sum(2) < 40)[:, : 5 * frame.shape[1] // 6])[1].mean()
+        for frame in shown
+    ]
+    assert places[0] + 20 < places[1] < places[2] - 20
+    with pytest.raises(InputError, match=r"frame 0 has shape \(3,\)"):
+        pictures.scatter_animation([np.zeros(3)], path)
+    with pytest.raises(InputError, match="no points"):
+        pictures.scatter_animation([], path)
+    with pytest.raises(InputError, match="2 times for 3 frames"):
+        pictures.scatter_animation(frames, path, [1.0, 2.0])
+    with pytest.raises(InputError, match=r"written as \.gif"):
+        pictures.scatter_animation(frames, tmp_path / "moving.mp4")
+
+
+def test_a_sheet_is_shown_at_some_moments():
+    monitor = SimpleNamespace(
+        values=np.arange(24.0).reshape(1, 1, 2, 3, 4), times=np.arange(1.0, 5.0), var_name="O"
+    )
+    figure = pictures.sheet_frames(monitor, 2)
+    first, last = (axes for axes in figure.axes if axes.get_title())
+    assert (first.get_title(), last.get_title()) == ("1.0 ms", "4.0 ms")
+    np.testing.assert_array_equal(last.images[0].get_array(), monitor.values[0, 0, ..., 3])

@@ -11,12 +11,16 @@ from tenfold.spaic.reinforcement import (
     DDPGConfig,
     DQNConfig,
     GymEnvironment,
+    PlaceCells,
     ReplayMemory,
     RLPipeline,
+    RSTDPConfig,
     SpikingActor,
     train_ddpg,
     train_dqn,
+    train_rstdp,
 )
+from tenfold.spaic.reinforcement.rstdp import Critic
 
 
 class Corridor(gym.Env):
@@ -46,6 +50,10 @@ class Screen(gym.Env):
 
     def step(self, action):
         return np.full((4, 6, 3), (255, 0, 0), np.uint8), float(action), False, True, {}
+
+
+class Greyish(Screen):
+    observation_space = gym.spaces.Box(0, 255, (4, 6, 1), np.uint8)
 
 
 def test_observations_become_rates_between_the_bounds():
@@ -88,8 +96,17 @@ def test_images_become_grey_small_and_binary():
         (lambda: GymEnvironment("CartPol-v1"), "CartPol"),
         (lambda: GymEnvironment(Corridor(), gray=True), "gray and shape are for images"),
         (lambda: GymEnvironment(Corridor(), max_prob=2.0), "max_prob=2.0"),
+        (lambda: GymEnvironment(Greyish(), gray=True), "gray is for three colours"),
+        (lambda: GymEnvironment(Screen(), shape=(0, 3)), r"shape=\(0, 3\); expected"),
+        (lambda: always_left(render_interval=0), "render_interval=0; expected >= 1"),
+        (lambda: always_left(action_repeat=0), "action_repeat=0; expected >= 1"),
+        (lambda: always_left(reward_delay=0), "reward_delay=0"),
+        (lambda: always_left(probability_random_action=1.5), "expected from 0 to 1"),
         (lambda: ReplayMemory(0), "capacity=0"),
         (lambda: ReplayMemory(3).sample(1), "a sample of 1 from 0 transitions"),
+        (lambda: RSTDPConfig(discount=2.0), "discount=2.0; expected from 0 to 1"),
+        (lambda: RSTDPConfig(fields=((1.0, -1.0, 3),)), "expected low < high"),
+        (lambda: PlaceCells(Corridor(), ((0.0, 1.0, 2),)), "shows 2 numbers; fields has 1"),
         (lambda: DDPGConfig(warm_up=10), "warm_up=10; expected at least"),
         (lambda: train_ddpg(DDPGConfig(environment="CartPole-v1")), "expected Box spaces"),
     ],
@@ -134,6 +151,36 @@ def test_the_pipeline_acts_repeats_no_action_too_often_and_delivers_rewards():
     assert free.environment.env.acts == [0] * 6
 
 
+def test_a_pipeline_can_go_on_and_give_a_critic_s_reward():
+    judged = []
+
+    def critic(state, reward, next_state, ended):
+        judged.append((state.tolist(), reward, next_state.tolist(), ended))
+        return 7.0
+
+    net, pipeline, _, reward = always_left(critic=critic, continuous=True)
+    assert net.time == 3.0
+    found = pipeline.env_step()
+    pipeline.update_step(found)
+    assert net.time == 6.0
+    assert float(reward.value) == found[1] == 7.0
+    assert judged == [([0, 1], -1.0, [0, 0.5], False)]
+    assert pipeline.total == -1.0  # returns are the environment's
+    pipeline.reset_pipeline()
+    assert net.time == 3.0
+    anew, pipeline, _, _ = always_left()
+    pipeline.update_step(pipeline.env_step())
+    assert anew.time == 3.0
+
+
+def test_the_environment_is_shown_every_few_steps():
+    _, pipeline, _, _ = always_left(render_interval=2)
+    shown = []
+    pipeline.environment.env.render = lambda: shown.append(pipeline.steps)
+    pipeline.run()
+    assert shown == [2, 4, 6] * 2
+
+
 def test_random_actions_come_as_often_as_asked_and_repeat_with_the_seed():
     def acts(seed):
         _, pipeline, _, _ = always_left(
@@ -158,6 +205,34 @@ def test_the_memory_forgets_the_oldest():
     for k in range(5):
         memory.push(np.array([k]), k, None, 0.0)
     assert sorted(item.action for item in memory.sample(3)) == [2, 3, 4]
+
+
+def test_place_cells_are_a_product_of_bumps_that_sums_to_one():
+    env = PlaceCells(Corridor(), ((-1.0, 3.0, 3), (0.0, 1.0, 2)))
+    made = env.rates(np.array([0.0, 9.0]))  # 9 lies beyond the field: as 1
+    first = [np.exp(-0.5 * (1.5 * (c - 0.0) / 2) ** 2) for c in (-1, 1, 3)]
+    second = [np.exp(-0.5 * 1.5**2), 1.0]
+    expected = np.array([[a * b for b in second] for a in first]).reshape(-1)
+    np.testing.assert_allclose(made, expected / expected.sum(), rtol=1e-6)
+    assert env.size == 6
+
+
+def test_the_critic_learns_how_far_the_end_is():
+    critic = Critic(3, RSTDPConfig(discount=0.9, critic_rate=0.2))
+    places = np.eye(3)
+    for _ in range(300):
+        for k in range(3):
+            critic(places[k], 1.0, places[min(k + 1, 2)], k == 2)
+    np.testing.assert_allclose(critic.value, [-0.81, -0.9, -1.0], atol=1e-6)
+
+
+def test_rewarded_stdp_balances_the_pole_after_a_few_episodes():
+    found = train_rstdp(RSTDPConfig(episodes=22), episodes=4)
+    assert np.mean(found.before) < 40
+    assert np.mean(found.after) > 2 * np.mean(found.before)
+    still = train_rstdp(RSTDPConfig(episodes=6, learning_rate=1e-9), episodes=4)
+    assert still.before == found.before
+    assert np.mean(still.after) < 40  # the critic alone does nothing
 
 
 gym.register(
@@ -224,3 +299,10 @@ def test_the_spiking_actor_swings_the_pendulum_up():
 def test_the_q_network_balances_longer():
     returns = train_dqn(DQNConfig(episodes=110)).returns
     assert np.mean(returns[-20:]) > 3 * np.mean(returns[:20])
+
+
+@pytest.mark.slow
+def test_rewarded_stdp_balances_longer():
+    found = [train_rstdp(RSTDPConfig(seed=seed)) for seed in range(3)]
+    assert all(np.mean(one.before) < 40 for one in found)
+    assert all(np.mean(one.after) > 3 * np.mean(one.before) for one in found)

@@ -1,11 +1,13 @@
-"""Pictures: raster, rates, traces, weights, phase plane (section 15)."""
+"""Pictures: raster, rates, traces, weights, phase plane, animated points (section 15)."""
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenfold.shared.errors import InputError
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
 
 
@@ -77,8 +79,11 @@ def population_rates(
     for number, monitor in enumerate(monitors):
         if not len(monitor.time):
             continue
-        edges = np.arange(0, monitor.time[-1] + bin_ms, bin_ms)
-        counts, _ = np.histogram(np.concatenate(monitor.spk_times), edges)
+        end = float(monitor.time[-1])
+        step = end / len(monitor.time) if len(monitor.time) < 2 else end - float(monitor.time[-2])
+        edges = bin_ms * np.arange(np.ceil(end / bin_ms - 1e-9) + 1)
+        # A spike is stamped with the end of its step, which belongs to the window before it.
+        counts, _ = np.histogram(np.concatenate(monitor.spk_times) - step / 2, edges)
         rate = 1000 * counts / bin_ms / monitor.target.num / len(monitor.spk_times)
         axes.plot(edges[:-1] + bin_ms / 2, rate, color=f"C{number % 10}", label=monitor.target.name)
     axes.set_xlabel("time, ms")
@@ -167,6 +172,10 @@ def weight_image(
         return im
     axes = _axes(None, (5.0, 4.2))
     made = axes.imshow(shown, cmap=cmap, vmin=wmin, vmax=wmax, interpolation="nearest")
+    if reshape and n_sqrt is not None and side is not None:
+        for edge in range(1, n_sqrt):  # images apart from each other
+            for line in (axes.axhline, axes.axvline):
+                line(edge * side - 0.5, color="0.35", lw=0.6)
     axes.set_axis_off()
     axes.figure.colorbar(made)
     return made
@@ -275,3 +284,93 @@ def assignments_image(assigned: np.ndarray, axes: Any = None) -> Any:
     axes.set_axis_off()
     axes.figure.colorbar(image, ticks=range(top + 1), label="class")
     return axes.figure
+
+
+def sheet_frames(monitor: StateMonitor, count: int = 8) -> Any:
+    """Draws a recorded variable of a sheet of neurons at some moments, side by side.
+
+    Args:
+        monitor: Of a group of shape (1, height, width); its first sample is drawn.
+        count: The number of moments, evenly chosen.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    values, times = monitor.values[0, 0], monitor.times
+    chosen = np.unique(np.linspace(0, len(times) - 1, count).round().astype(int))
+    figure = Figure(figsize=(1.5 * len(chosen) + 0.6, 1.9), layout="constrained")
+    row = figure.subplots(1, len(chosen), squeeze=False)[0]
+    top = float(values[..., chosen].max())
+    for axes, k in zip(row, chosen, strict=True):
+        image = axes.imshow(values[..., k], vmin=0, vmax=top)
+        axes.set_title(f"{times[k]:.1f} ms", fontsize=8)
+        axes.set_axis_off()
+    figure.colorbar(image, ax=row, label=monitor.var_name, pad=0.01)
+    return figure
+
+
+def scatter_animation(
+    frames: Sequence[np.ndarray],
+    path: Path | str,
+    times: Sequence[float] | None = None,
+    size: float = 4.0,
+    per_second: int = 12,
+    label: str = "",
+) -> Path:
+    """Writes an animation of scattered points as a GIF: a picture a frame.
+
+    Args:
+        frames: For each frame its points, float [points, 3]: x, y, and what gives the colour.
+        path: The file, ending in .gif.
+        times: The time of each frame in ms, its title.
+        size: The points' size in points.
+        per_second: Frames shown in a second.
+        label: What the colours are.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If there are no points, or they have another shape.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    shown = [np.asarray(frame, dtype=np.float64) for frame in frames]
+    for k, frame in enumerate(shown):
+        if frame.ndim != 2 or frame.shape[1] != 3:
+            raise InputError(f"frame {k} has shape {frame.shape}; expected (points, 3)")
+    every = np.concatenate(shown) if shown else np.zeros((0, 3))
+    if not len(every):
+        raise InputError("there are no points to animate")
+    if times is not None and len(times) != len(shown):
+        raise InputError(f"{len(times)} times for {len(shown)} frames")
+    if path.suffix != ".gif":
+        raise InputError(f"{path}: an animation is written as .gif")
+    figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    low, high = every.min(0), every.max(0)
+    dots = axes.scatter([], [], c=[], s=size**2, vmin=low[2], vmax=high[2], linewidths=0)
+    axes.set_xlim(low[0] - 1, high[0] + 1)
+    axes.set_ylim(low[1] - 1, high[1] + 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    figure.colorbar(dots, label=label)
+
+    def draw(k: int) -> tuple[Any]:
+        dots.set_offsets(shown[k][:, :2])
+        dots.set_array(shown[k][:, 2])
+        if times is not None:
+            axes.set_title(f"{times[k]:.1f} ms", fontsize=9)
+        return (dots,)
+
+    made = FuncAnimation(figure, draw, frames=len(shown))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save(path, writer=PillowWriter(fps=per_second), dpi=90)
+    return path

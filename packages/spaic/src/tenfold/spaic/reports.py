@@ -8,6 +8,7 @@ import torch
 from tenfold.shared.report import Report
 from tenfold.spaic import pictures
 from tenfold.spaic.library import CIRCUITS
+from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
@@ -80,6 +81,22 @@ def _states(report: Report, name: str, tracers: list[StateMonitor], when: str) -
         report.picture(plane, f"{name}-phase", caption)
 
 
+def spiking_groups(net: Network) -> list[NeuronGroup]:
+    """Lists the groups whose output are spikes, as opposed to a potential or a rate.
+
+    Args:
+        net: The network.
+    """
+    found = []
+    for group in net.parts(NeuronGroup):
+        model = group.definition(net.compat)
+        lines = [line.strip() for line in model.step.splitlines()]
+        output = "".join(line for line in lines if line.startswith("O ="))
+        if model.threshold or "spike(" in output or "where(" in output:
+            found.append(group)
+    return found
+
+
 def classifier_report(report: Report, config: "TrainConfig", result: "Trained") -> None:
     """Adds a training to a report: accuracy, learning curve, confusion, and a look inside.
 
@@ -98,7 +115,8 @@ def classifier_report(report: Report, config: "TrainConfig", result: "Trained") 
                 "parameters": sum(p.numel() for p in _trained(result.network)),
                 "engine": result.network.engine_note.split(":")[0].split(" ")[0],
             }
-        ]
+        ],
+        caption=f"A classifier of {config.dataset}, trained with {config.algorithm}",
     )
     curve = pictures.learning_curve(result.history)
     report.picture(curve, f"{config.dataset}-loss", "Training loss")
@@ -116,8 +134,7 @@ def _trained(net: Network) -> list[torch.nn.Parameter]:
 def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     """Runs the first test sample again and shows what the neurons do."""
     net = result.network
-    groups = net.parts(NeuronGroup)
-    spiking = [group for group in groups if group.model_name not in ("li", "null")]
+    spiking = spiking_groups(net)
     if not spiking:
         return
     states = list(spiking[0].definition(net.compat).states)[:2]
@@ -134,7 +151,17 @@ def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     report.picture(picture, f"{config.dataset}-raster", "Spikes on the first test sample")
     tracers = [monitor for monitor in watch if isinstance(monitor, StateMonitor)]
     _states(report, config.dataset, tracers, "on the first test sample")
-    first = next(con for con in net.get_connections() if con.weight is not None)
+    first = next((con for con in net.get_connections() if con.weight is not None), None)
+    if first is not None:
+        _weights(report, config, first)
+    for number in range(len(watch)):
+        delattr(net, f"look_{number}")
+    net.build()
+
+
+def _weights(report: Report, config: "TrainConfig", first: Connection) -> None:
+    """Shows the weights of the first link."""
+    assert first.weight is not None
     weight = first.weight.detach().cpu().numpy()
     if weight.ndim == 4:
         weight = weight.reshape(-1, weight.shape[2] * weight.shape[3])
@@ -148,6 +175,3 @@ def _inside(report: Report, config: "TrainConfig", result: "Trained") -> None:
     if not square:
         caption = f"Weights of {first.name}: a row a neuron"
     report.picture(made.figure, f"{config.dataset}-weights", caption)
-    for number in range(len(watch)):
-        delattr(net, f"look_{number}")
-    net.build()

@@ -17,13 +17,17 @@ from tenfold.spaic.library import classifiers as library
 from tenfold.spaic.model.neurons import model_names
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners import Learner
+from tenfold.spaic.network.learners import SURROGATES, Learner
+from tenfold.spaic.network.learners.surrogates import OWN
 from tenfold.spaic.network.network import Network, NetworkModule
 from tenfold.spaic.network.nodes import Decoder, Encoder
 from tenfold.spaic.objective import accuracy, rate_cross_entropy, standardised_cross_entropy
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+ALGORITHMS = ("stca", "stbp", "sbp")
+"""The learners that train a classifier here."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class TrainConfig:
     algorithm: str = "sbp"
     """stca, stbp or sbp."""
     surrogate: str = "AtanGrad"
-    """The surrogate gradient of sbp."""
+    """The surrogate gradient of sbp: AtanGrad, SigmoidGrad, RectangleGrad, GateGrad, ..."""
     alpha: float | None = None
     """Its width or slope; by default that of the surrogate."""
     epochs: int = 12
@@ -78,17 +82,45 @@ class TrainConfig:
         for name in ("steps", "epochs", "batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; expected >= 0")
-        for name in ("learning_rate", "alpha"):
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed}; expected >= 0 and below 2**63")
+        if self.strategy not in (0, 1):
+            raise InputError(f"strategy={self.strategy}; expected 0 or 1")
+        for name in ("learning_rate", "alpha", "tau_m"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}={value}; expected a finite number > 0")
-        for name, known in (("dataset", SETS), ("model", model_names())):
-            if getattr(self, name).lower() not in known:
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay={self.weight_decay}; expected a finite number >= 0")
+        if not math.isfinite(self.input_scale):
+            raise InputError(f"input_scale={self.input_scale}; expected a finite number")
+        for name, known, given in (
+            ("dataset", SETS, self.dataset),
+            ("model", model_names(), self.model.lower()),
+            ("algorithm", ALGORITHMS, self.algorithm.lower()),
+            ("surrogate", [key for key in SURROGATES if key not in OWN], self.surrogate),
+        ):
+            if given not in known:
                 raise InputError(did_you_mean(getattr(self, name), known, name))
         if any(size < 1 for size in self.hidden):
             raise InputError(f"hidden={self.hidden}; every layer needs >= 1 neurons")
+
+
+def data_of(config: TrainConfig) -> Split:
+    """Loads the data of a run.
+
+    Args:
+        config: The run.
+
+    Raises:
+        InputError: If files are missing, or data with a time axis have another number of steps.
+    """
+    split = load(config.dataset, config.steps)
+    if split.timed and split.x.shape[1] != config.steps:
+        raise InputError(
+            f"steps={config.steps}; the samples of {config.dataset} have {split.x.shape[1]} steps"
+        )
+    return split
 
 
 def classifier(
@@ -151,7 +183,7 @@ def _layers(config: TrainConfig, inputs: int, classes: int, timed: bool) -> Netw
     coding = "spike_rate" if config.readout == "li" else "spike_counts"
     net.result = Decoder(dec_target=before, num=classes, coding_method=coding)
     chosen: dict[str, Any] = {} if config.alpha is None else {"alpha": config.alpha}
-    if config.algorithm == "sbp":
+    if config.algorithm.lower() == "sbp":
         chosen["surrogate_func"] = config.surrogate
     net.learner = Learner(trainable=net, algorithm=config.algorithm, **chosen)
     net.build(strategy=config.strategy, engine=config.engine)
@@ -194,9 +226,8 @@ def train(
         fabric: Where to run; with several processes, launched before the run's folder was made.
     """
     fabric = fabric or compute.fabric(config.device, config.devices)
-    split = split or load(config.dataset, config.steps)
-    classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.sample_shape, classes, split.timed)
+    split = split or data_of(config)
+    net = classifier(config, split.sample_shape, split.classes, split.timed)
     if fabric.device.type != "cpu":
         net.set_backend(device=str(fabric.device))
         net.build()

@@ -20,7 +20,13 @@ from tenfold.spaic.data.events import (
     read_nmnist,
     split_of_tonic,
 )
-from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
+from tenfold.spaic.data.images import (
+    ImageNet,
+    normalised,
+    read_cifar10,
+    read_idx,
+    read_medmnist,
+)
 from tenfold.spaic.data.loading import (
     BatchSampler,
     CustomDataset,
@@ -36,6 +42,7 @@ from tenfold.spaic.data.sets import (
     CATALOGUE,
     SETS,
     Split,
+    braille,
     cifar10,
     digits,
     dvs_gesture,
@@ -47,10 +54,12 @@ from tenfold.spaic.data.sets import (
     nmnist_small,
     spoken,
 )
+from tenfold.spaic.data.touch import LETTERS, read_braille
 
 __all__ = [
     "CATALOGUE",
     "GESTURES",
+    "LETTERS",
     "SETS",
     "BatchSampler",
     "CustomDataset",
@@ -58,10 +67,12 @@ __all__ = [
     "Dataloader",
     "Dataset",
     "Events",
+    "ImageNet",
     "RandomSampler",
     "SequentialSampler",
     "SpecifiedDataset",
     "Split",
+    "braille",
     "cifar10",
     "collate",
     "digits",
@@ -80,6 +91,7 @@ __all__ = [
     "nmnist_small",
     "normalised",
     "read_aedat31",
+    "read_braille",
     "read_cifar10",
     "read_gesture_labels",
     "read_gestures",

@@ -40,6 +40,7 @@ class Events:
         Returns:
             float32 [count, 2, height, width].
         """
+        _expect(count=count, duration=duration)
         step = np.floor(self.time * count / duration).astype(np.int64)
         return self._counted(step, count, shape)
 
@@ -53,6 +54,7 @@ class Events:
         Returns:
             float32 [count, 2, height, width].
         """
+        _expect(count=count)
         size = len(self.time) // count
         index = np.arange(len(self.time)) // size if size else np.full(len(self.time), count - 1)
         return self._counted(np.minimum(index, count - 1), count, shape)
@@ -67,6 +69,7 @@ class Events:
         Returns:
             float32 [count, 2, height, width].
         """
+        _expect(count=count)
         if not len(self.time):
             return self._counted(np.zeros(0, np.int64), count, shape)
         since = np.rint((self.time - self.time[0]) * 1000).astype(np.int64)
@@ -83,6 +86,7 @@ class Events:
         Returns:
             float32 [frames, 2, height, width].
         """
+        _expect(duration=duration)
         bounds = [0]
         while bounds[-1] < len(self.time):  # one turn a frame
             limit = self.time[bounds[-1]] + duration
@@ -129,6 +133,14 @@ class Events:
         return made.reshape(count, 2, height, width).astype(np.float32)
 
 
+def _expect(count: int = 1, duration: float = 1.0) -> None:
+    """Refuses numbers of frames and durations that there cannot be."""
+    if count < 1:
+        raise InputError(f"count={count}; expected >= 1 frames")
+    if not 0 < duration < float("inf"):
+        raise InputError(f"duration={duration}; expected > 0 ms")
+
+
 def read_nmnist(content: bytes, where: str = "N-MNIST file") -> Events:
     """Reads the 5-byte events of N-MNIST: x, y, then the polarity's bit and 23 bits of µs.
 
@@ -169,10 +181,14 @@ def read_aedat31(content: bytes, where: str = "AEDAT file") -> Events:
         body = content[at + 28 : at + 28 + capacity * size]
         if len(body) < capacity * size or size < 1:
             raise InputError(f"{where}: the packet at byte {at} is cut off")
-        if kind == 1:
+        if kind == 1 and (size < 8 or size % 4):
+            raise InputError(f"{where}: the packet at byte {at} has events of {size} bytes")
+        if kind == 1 and capacity:
             pairs = np.frombuffer(body, dtype="<u4").reshape(capacity, -1)[:, :2].astype(np.int64)
             parts.append(np.column_stack([pairs[:, 0], pairs[:, 1] | (overflow << 31)]))
         at += 28 + capacity * size
+    if at < len(content):
+        raise InputError(f"{where}: {len(content) - at} bytes follow the last packet")
     rows = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
     d = rows[:, 0]
     return Events((d >> 17) & 0x7FFF, (d >> 2) & 0x7FFF, (d >> 1) & 1, rows[:, 1] / 1000.0)

@@ -1,4 +1,4 @@
-"""Readers of image files: IDX, CIFAR-10's binary version, MedMNIST (card section 13)."""
+"""Readers of image files: IDX, CIFAR-10's binary version, MedMNIST, ImageNet (section 13)."""
 
 import gzip
 import struct
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.shared.errors import InputError
+from tenfold.spaic.data.loading import Dataset
 
 
 def read_idx(path: Path | str) -> np.ndarray:
@@ -110,3 +111,91 @@ def read_medmnist(path: Path | str, part: str = "train") -> tuple[np.ndarray, np
             "expected uint8 [n, height, width(, 3)] and a label each"
         )
     return images, labels.reshape(-1).astype(np.int64)
+
+
+class ImageNet(Dataset):
+    """ILSVRC2012 in folders, read image by image: `train/<wnid>/*.JPEG`, `val/*.JPEG`.
+
+    A class is the place of its wnid (`n01440764`) among the sorted folders of `train`. The images
+    of `val` lie in folders of their own, as those of `train`, or all in one, and then a text file
+    says the wnid of each: a line `ILSVRC2012_val_00000001.JPEG n01751748`. (The official loader is
+    unfinished; the tars are to be unpacked by hand.)
+
+    Args:
+        folder: The folder with `train` and `val`.
+        part: train or val.
+        size: The images' height and width: the shorter side is scaled to it, and the middle cut
+            out. None leaves images as they are.
+        mapping: The text file; by default `val.txt` in the folder.
+
+    Raises:
+        InputError: If folders or images are missing, or a line of the mapping does not fit.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        part: str = "train",
+        size: int | None = 224,
+        mapping: Path | str | None = None,
+    ) -> None:
+        folder = Path(folder)
+        if part not in ("train", "val"):
+            raise InputError(f"part={part!r}; expected 'train' or 'val'")
+        if size is not None and size < 1:
+            raise InputError(f"size={size}; expected None or >= 1 pixel")
+        self.size = size
+        self.wnids = sorted(p.name for p in (folder / "train").glob("*") if p.is_dir())
+        if not self.wnids:
+            raise InputError(f"{folder / 'train'} holds no folders of classes")
+        labels = {wnid: k for k, wnid in enumerate(self.wnids)}
+        root = folder / part
+        inside = [(p, p.parent.name) for p in sorted(root.glob("*/*.JPEG"))]
+        rows = inside or _mapped(root, Path(mapping or folder / "val.txt"))
+        for path, wnid in rows:
+            if wnid not in labels:
+                raise InputError(f"{path}: class {wnid!r} is none of the folders of train")
+        self.images = [path for path, _ in rows]
+        self.labels = [labels[wnid] for _, wnid in rows]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Gives an image as uint8 [height, width, 3] (red, green, blue) and its class."""
+        from PIL import Image, ImageOps
+
+        path = self.images[index]
+        try:
+            with Image.open(path) as image:
+                made = image.convert("RGB")  # some are grey, some have four channels
+                if self.size is not None:
+                    made = ImageOps.fit(made, (self.size, self.size), Image.Resampling.BILINEAR)
+                return np.asarray(made), self.labels[index]
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+    def __len__(self) -> int:
+        """Gives the number of images."""
+        return len(self.images)
+
+
+def _mapped(root: Path, mapping: Path) -> list[tuple[Path, str]]:
+    """Pairs the images of one folder with the classes that a text file says."""
+    try:
+        lines = mapping.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{root} holds no <class>/*.JPEG, and {mapping} cannot be read ({error})"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, *rest = line.split()
+        path = root / name
+        if len(rest) != 1 or Path(name).name != name or not path.is_file():
+            raise InputError(
+                f"{mapping}, line {number}: {line!r}; expected an image of {root} and its wnid"
+            )
+        rows.append((path, rest[0]))
+    if not rows:
+        raise InputError(f"{mapping} names no image")
+    return rows

@@ -260,7 +260,8 @@ class Dataloader:
     ) -> None:
         if sampler is not None and shuffle:
             raise InputError("sampler excludes shuffle: the sampler says the order")
-        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler or drop_last):
+        others = batch_size != 1 or shuffle or sampler is not None or drop_last
+        if batch_sampler is not None and others:
             raise InputError("batch_sampler excludes batch_size, shuffle, sampler and drop_last")
         if sampler is None:
             sampler = RandomSampler(dataset, seed) if shuffle else SequentialSampler(dataset)

@@ -36,6 +36,8 @@ _HOMES = {
     "recall": "liquid",
     "ring_attractor": "fields",
     "bump_height": "fields",
+    "wave_front": "fields",
+    "front_motion": "fields",
     "stca_mnist": "classifiers",
     "convolutional": "classifiers",
     "tidigits": "classifiers",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tenfold.shared.errors import InputError
 from tenfold.spaic.library.choice import decision
 from tenfold.spaic.library.circuits import brunel, cobahh, cuba
 from tenfold.spaic.library.cortex import POPULATIONS, microcircuit
@@ -17,7 +18,7 @@ class Circuit:
 
     Attributes:
         make: Gives the network: `make(size, seed)`.
-        size: Its default size (neurons; the microcircuit's: thousandths of the full scale).
+        size: Its default number of neurons.
         title: What it is.
         rates: Population → the rate in Hz that is known for it, and where from.
         note: What a reader must know.
@@ -28,6 +29,13 @@ class Circuit:
     title: str
     rates: dict[str, float]
     note: str
+
+
+def _sized_microcircuit(size: int, seed: int, **options: Any) -> Network:
+    """The microcircuit with about so many neurons."""
+    if not 100 <= size <= 77_169:
+        raise InputError(f"size={size}; the microcircuit has from 100 to 77,169 neurons")
+    return microcircuit(size / 77_169, seed, **options)
 
 
 CIRCUITS: dict[str, Circuit] = {
@@ -41,7 +49,7 @@ CIRCUITS: dict[str, Circuit] = {
         brunel, 12_500, "Brunel's sparse network, g = 5, eta = 2", {}, "no number known here"
     ),
     "microcircuit": Circuit(
-        lambda size, seed, **options: microcircuit(size / 77_169, seed, **options),
+        _sized_microcircuit,
         7717,
         "cortical microcircuit of Potjans & Diesmann",
         dict(

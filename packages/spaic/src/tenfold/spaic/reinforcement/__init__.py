@@ -13,6 +13,10 @@ _HOMES = {
     "train_ddpg": "ddpg",
     "DQNConfig": "dqn",
     "train_dqn": "dqn",
+    "PlaceCells": "rstdp",
+    "RSTDPConfig": "rstdp",
+    "rstdp_actor": "rstdp",
+    "train_rstdp": "rstdp",
 }
 
 __all__ = sorted(_HOMES)

@@ -40,8 +40,9 @@ def open_environment(name: str, **options: Any) -> Any:
 class GymEnvironment:
     """An environment with discrete actions; what it shows becomes numbers from 0 to `max_prob`.
 
-    An observation is made grey, resized, put between 0 and 1, made binary and flattened, in this
-    order and as far as asked for. A bounded component goes linearly from its lowest to its highest
+    An observation is put between 0 and 1, made grey, resized, made binary and flattened, in this
+    order and as far as asked for (the official order is binary before resized, whose averages are
+    not binary). A bounded component goes linearly from its lowest to its highest
     value; an unbounded one, as CartPole's velocities, through the logistic function.
 
     Args:
@@ -86,6 +87,10 @@ class GymEnvironment:
             raise InputError(
                 f"{self.name} shows {space}; gray and shape are for images (height, width, 3)"
             )
+        if gray and space.shape[2] != 3:
+            raise InputError(f"{self.name} shows {space}; gray is for three colours")
+        if shape is not None and (len(shape) != 2 or min(shape) < 1):
+            raise InputError(f"shape={shape}; expected (height, width)")
         if not 0 < max_prob <= 1:
             raise InputError(f"max_prob={max_prob}; expected > 0 and at most 1")
         self.shape, self.binary, self.gray, self.flatten = shape, binary, gray, flatten

@@ -92,6 +92,12 @@ class RLPipeline:
         replay_memory: Whether transitions are kept in `memory`.
         memory_capacity: How many.
         seed: Of the drawn actions and the episodes.
+        critic: Says what reward the network gets for a transition: called with the state, the
+            environment's reward, the next state, and whether the episode ended there. None: the
+            environment's reward.
+        continuous: Whether the network goes on from step to step within an episode, as rules with
+            an eligibility trace need that are rewarded for the step before. Otherwise, as in the
+            official code, each step is a new run: states and traces begin anew.
 
     Raises:
         InputError: If the network lacks a node, or a number makes no sense.
@@ -110,6 +116,8 @@ class RLPipeline:
         replay_memory: bool = False,
         memory_capacity: int = 10_000,
         seed: int = 0,
+        critic: Callable[[np.ndarray, float, np.ndarray, bool], float] | None = None,
+        continuous: bool = False,
     ) -> None:
         self.network, self.environment, self.time = network, environment, time
         self.encoder = _only(network, Encoder, exact=True)
@@ -120,7 +128,11 @@ class RLPipeline:
             raise InputError(
                 f"probability_random_action={probability_random_action}; expected from 0 to 1"
             )
-        for name, value in (("action_repeat", action_repeat), ("num_episodes", num_episodes)):
+        for name, value in (
+            ("action_repeat", action_repeat),
+            ("num_episodes", num_episodes),
+            ("render_interval", render_interval),
+        ):
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}; expected >= 1")
         if reward_delay is not None and reward_delay < 1:
@@ -129,6 +141,7 @@ class RLPipeline:
         self.probability_random_action = probability_random_action
         self.render_interval, self.reward_delay = render_interval, reward_delay
         self.memory = ReplayMemory(memory_capacity, seed) if replay_memory else None
+        self.critic, self.continuous = critic, continuous
         self._random = np.random.default_rng(seed)
         self._seed: int | None = seed
         self.returns: list[float] = []
@@ -148,7 +161,7 @@ class RLPipeline:
         """Acts once, as the network's Action says, or at random.
 
         Returns:
-            The next state, the reward, and whether the episode is over.
+            The next state, the reward for the network, and whether the episode is over.
         """
         actions = self.environment.actions
         chosen = int(self.action.predict[0])
@@ -166,6 +179,8 @@ class RLPipeline:
             self.memory.push(before, chosen, None if ended else self.state, reward)
         if self.render_interval and self.steps % self.render_interval == 0:
             self.environment.render()
+        if self.critic is not None:
+            reward = self.critic(before, reward, self.state, ended)
         return self.state, reward, ended or cut
 
     def update_step(self, found: tuple[np.ndarray, float, bool]) -> None:
@@ -182,7 +197,8 @@ class RLPipeline:
         self.encoder(state[None])
         if self.reward is not None:
             self.reward([reward])
-        self.network.run(self.time)
+        going_on = self.continuous and self.steps > 0
+        (self.network.run_continue if going_on else self.network.run)(self.time)
 
     def run(self, on_episode: Callable[[int, float], None] | None = None) -> list[float]:
         """Plays episodes.

@@ -1,37 +1,27 @@
-"""What the verbs do: simulate circuits, train classifiers, measure again."""
+"""Simulations of circuits and network files, and what is measured of them (card section 18)."""
 
 import math
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from cyclopts import Parameter
 
-from tenfold.shared.compute import is_main_process
-from tenfold.shared.config import find_recipe, from_mapping, read_mapping
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.shared.progress import message, progress
-from tenfold.shared.published import compare, published
-from tenfold.shared.report import Report
-from tenfold.shared.runs import Measurement, Run
-from tenfold.spaic.data import Split, load
+from tenfold.shared.progress import progress
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
 from tenfold.spaic.network.connections import Connection
-from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.monitors import SpikeMonitor, StateMonitor
-from tenfold.spaic.network.network import Network, NetworkModule
+from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Encoder
-from tenfold.spaic.objective import accuracy
-from tenfold.spaic.reports import classifier_report
-from tenfold.spaic.training import TrainConfig, Trained, classifier, predict, train
+from tenfold.spaic.reports import spiking_groups
 
 
 def _milliseconds(_: Any, tokens: Sequence[Any]) -> float:
@@ -79,8 +69,8 @@ class SimulateConfig:
             raise InputError(f"size={self.size}; expected >= 1 neuron")
         if not 0 < self.time < float("inf"):
             raise InputError(f"time={self.time}; expected > 0 ms")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; expected >= 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed}; expected >= 0 and below 2**63")
         if self.drive is not None and not math.isfinite(self.drive):
             raise InputError(f"drive={self.drive}; expected a finite number")
 
@@ -134,14 +124,19 @@ def simulate(config: SimulateConfig, traced: float = 0.0) -> Simulated:
         traced: How much of the end is recorded in detail for pictures, in ms.
 
     Raises:
-        InputError: For a file that cannot be read, or a network that waits for data.
+        InputError: For a file that cannot be read, a network that waits for data, or one that does
+            not fit into memory.
     """
     from torch import distributed
 
-    if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
-        with launched(config.processes, simulate, config, traced):
-            return _simulated(config, traced)
-    return _simulated(config, traced)
+    try:
+        if config.processes > 1 and not (distributed.is_initialized() or "RANK" in os.environ):
+            with launched(config.processes, simulate, config, traced):
+                return _simulated(config, traced)
+        return _simulated(config, traced)
+    except MemoryError as error:
+        told = config.circuit if config.size is None else f"size={config.size}"
+        raise InputError(f"{told}: more than this machine's memory holds ({error})") from error
 
 
 def _simulated(config: SimulateConfig, traced: float) -> Simulated:
@@ -196,7 +191,7 @@ def _synapses(con: Connection) -> int:
 
 
 def _from_file(path: Path, time: float, drive: float | None) -> Network:
-    """Reads a network and watches the spikes of its groups."""
+    """Reads a network and watches the spikes of the groups that make some."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a circuit or a network file")
     if path.suffix == ".nir":
@@ -214,9 +209,9 @@ def _from_file(path: Path, time: float, drive: float | None) -> Network:
     for node in waiting:
         timed = [net.steps(time)] if node.coding_method == "null" else []  # data for each step
         node(np.full((1, *timed, *node.shape), drive))
-    groups = net.parts(NeuronGroup)
+    groups = spiking_groups(net)
     if not groups:
-        raise InputError(f"{path} holds no neurons")
+        raise InputError(f"{path} holds no neurons that spike")
     watched = {id(monitor.target) for monitor in net.parts(SpikeMonitor)}
     for group in groups:
         if id(group) not in watched:
@@ -269,7 +264,8 @@ def correlation(net: Network, bin_ms: float = 5.0, most: int = 300) -> float:
     for monitor in net.parts(SpikeMonitor):
         index, times = monitor.spk_index[0], monitor.spk_times[0]  # sorted by neuron
         trains += np.split(times, np.flatnonzero(np.diff(index)) + 1) if len(times) else []
-    edges = np.arange(0, net.time + bin_ms / 2, bin_ms)
+    # A spike is stamped with the end of its step, which belongs to the window before it.
+    edges = np.arange(0, net.time + bin_ms / 2, bin_ms) + net.dt / 2
     if len(edges) < 3:
         return float("nan")
     chosen = trains[:: max(1, math.ceil(len(trains) / most))]
@@ -279,219 +275,3 @@ def correlation(net: Network, bin_ms: float = 5.0, most: int = 300) -> float:
         return float("nan")
     among = np.corrcoef(np.stack(varied))
     return float((among.sum() - len(among)) / (len(among) * (len(among) - 1)))
-
-
-@dataclass(frozen=True)
-class ReproduceConfig:
-    """Which known numbers are measured again."""
-
-    circuits: tuple[str, ...] = ("cuba", "cobahh", "microcircuit")
-    """Circuits whose rates are compared with those of reference simulators."""
-    seeds: int = 3
-    """Runs of each circuit."""
-    time: float = 1000.0
-    """Biological time of each run in ms; twice as long for the microcircuit."""
-    warm_up: float = 0.0
-    """Time before the rates are counted, in ms."""
-    recipes: tuple[str, ...] = ()
-    """Recipes of `train` whose accuracy is measured too, for example digits mnist."""
-    training_seeds: int = 5
-    """Trainings of each recipe."""
-
-    def __post_init__(self) -> None:
-        """Refuses unknown circuits."""
-        for name in self.circuits:
-            if name not in CIRCUITS:
-                raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
-        if not 0 < self.time < math.inf:
-            raise InputError(f"time={self.time}; expected > 0 ms")
-        if not 0 <= self.warm_up < self.time:
-            raise InputError(f"warm_up={self.warm_up}; expected from 0 to time={self.time}")
-        for name in ("seeds", "training_seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
-        for recipe in self.recipes:
-            _recipe(recipe)
-
-
-def _recipe(name: str, seed: int = 0) -> TrainConfig:
-    path = find_recipe("spaic", name)
-    return replace(from_mapping(TrainConfig, read_mapping(path), str(path)), seed=seed)
-
-
-def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], list[Any]]:
-    """Measures rates of circuits, and accuracies of recipes, over seeds, beside known numbers.
-
-    What a run has already is not done again.
-
-    Args:
-        config: What to run.
-        run: The run's folder.
-
-    Returns:
-        The measurements, and the table reference / here / difference.
-    """
-    done = {(row["what"], row["seed"]): row for row in run.metrics()}
-    jobs = [(name, seed) for name in config.circuits for seed in range(config.seeds)]
-    jobs += [(name, seed) for name in config.recipes for seed in range(config.training_seeds)]
-    with progress("measuring", total=len(jobs)) as bar:
-        for number, (name, seed) in enumerate(jobs):
-            if (name, seed) not in done:
-                found = (
-                    _circuit_rates(name, seed, config)
-                    if name in config.circuits
-                    else {"accuracy": 100 * train(_recipe(name, seed)).accuracy}
-                )
-                row = {"what": name, "seed": seed, "found": found}
-                run.log(epoch=number, **row)
-                done[name, seed] = row
-            bar.update(what=name)
-    rows = []
-    for name in config.circuits:
-        for population in CIRCUITS[name].rates or ("all",):
-            values = [done[name, seed]["found"][population] for seed in range(config.seeds)]
-            rows.append(_measured(name, "circuit", f"rate of {population}, Hz", values))
-    for name in config.recipes:
-        values = [done[name, seed]["found"]["accuracy"] for seed in range(config.training_seeds)]
-        rows.append(_measured(_recipe(name).dataset, f"SPAIC, recipe {name}", "ACC", values))
-    comparison = compare(published("spaic"), rows)
-    report = Report("Circuits and classifiers over seeds", f"{config.seeds} seeds a circuit")
-    report.table(comparison)
-    report.config(config)
-    report.write(run.folder / "report.html")
-    run.finish({"results": rows})
-    message(f"report: {run.folder / 'report.html'}")
-    return rows, comparison
-
-
-def _circuit_rates(name: str, seed: int, config: ReproduceConfig) -> dict[str, float]:
-    duration = config.time * (2 if name == "microcircuit" else 1)
-    circuit = CIRCUITS[name]
-    net = circuit.make(circuit.size, seed)
-    if config.warm_up:
-        net.run(config.warm_up)
-        net.run_continue(duration)
-    else:
-        net.run(duration)
-    return rates(net, config.warm_up)
-
-
-def _measured(dataset: str, method: str, metric: str, values: list[float]) -> Measurement:
-    return Measurement(
-        dataset=dataset,
-        method=method,
-        metric=metric,
-        value=fmean(values),
-        std=pstdev(values),
-        n=len(values),
-    )
-
-
-def train_run(config: TrainConfig, run: Run, fabric: Any = None) -> Trained:
-    """Trains, and writes the result and the report of a run.
-
-    Args:
-        config: The run.
-        run: Its folder.
-        fabric: Where to run.
-    """
-    result = train(config, run, fabric=fabric)
-    if not is_main_process():
-        return result
-    report = Report(f"A spiking classifier of {config.dataset}", config.model)
-    classifier_report(report, config, result)
-    report.config(config)
-    report.write(run.folder / "report.html")
-    value = Measurement(
-        dataset=config.dataset, method="SPAIC", metric="ACC", value=100 * result.accuracy
-    )
-    run.finish({"results": [value]})
-    return result
-
-
-def _module_of(run: Run) -> tuple[TrainConfig, NetworkModule, Split]:
-    """Builds the network of a run with its trained weights."""
-    config = run.config(TrainConfig)
-    saved = run.load()
-    if saved is None:
-        raise InputError(f"{run.folder} has no checkpoint yet")
-    split = load(config.dataset, config.steps)
-    classes = int(max(split.y.max(), split.y_test.max())) + 1
-    net = classifier(config, split.sample_shape, classes, split.timed)
-    module = NetworkModule(net, config.steps * net.dt)
-    module.load_state_dict(saved[0])
-    net._random.set_state(saved[1]["random"])
-    return config, module, split
-
-
-def network_of(run: Run) -> Network:
-    """Gives the trained network of a run.
-
-    Args:
-        run: The run's folder.
-    """
-    return _module_of(run)[1].network
-
-
-def evaluate_run(run: Run) -> tuple[TrainConfig, float, torch.Tensor]:
-    """Tests the network of a run again.
-
-    Args:
-        run: The run's folder.
-
-    Returns:
-        Its configuration, the accuracy, and the outputs [samples, classes].
-    """
-    config, module, split = _module_of(run)
-    outputs = predict(config, module, split.x_test)
-    return config, accuracy(outputs, torch.from_numpy(split.y_test)), outputs
-
-
-def layer_seconds(
-    n: int,
-    steps: int = 500,
-    batch: int = 16,
-    engine: str = "scan",
-    repeats: int = 5,
-    recurrent: bool = False,
-) -> dict[str, float]:
-    """Times Linear(n, n) + LIF, forward and backward, on one thread.
-
-    Args:
-        n: Neurons and inputs.
-        steps: Time steps.
-        batch: Samples.
-        engine: scan or step.
-        repeats: How often; the best counts.
-        recurrent: Whether the layer is linked to itself, too.
-
-    Returns:
-        Processor seconds: `forward`, `backward`, `total`.
-    """
-    from tenfold.spaic.network.connections import Connection
-    from tenfold.spaic.network.groups import NeuronGroup
-    from tenfold.spaic.network.learners import Learner
-    from tenfold.spaic.network.nodes import Decoder, Encoder
-
-    with Network() as net:
-        source = Encoder(num=n, coding_method="null")
-        layer = NeuronGroup(n, model="lif", tau_m=20.0)
-        Connection(source, layer, w_std=n**-0.5)
-        if recurrent:
-            Connection(layer, layer, w_std=0.1 * n**-0.5)
-        output = Decoder(dec_target=layer, num=n, coding_method="spike_counts")
-        learner = Learner(algorithm="sbp")
-    learner.trainable = [layer, *net.get_connections()]
-    net.set_backend_dt(1.0)
-    net.build(strategy=1, engine=engine, break_loops=recurrent)
-    data = torch.rand(batch, steps, n, generator=torch.Generator().manual_seed(0))
-    times = []
-    for _ in range(repeats + 1):
-        begun = time.process_time()
-        net.source(data)
-        net.run(float(steps))
-        middle = time.process_time()
-        output.predict.sum().backward()
-        times.append((middle - begun, time.process_time() - middle))
-    best = min(times[1:], key=sum)
-    return {"forward": best[0], "backward": best[1], "total": sum(best)}
