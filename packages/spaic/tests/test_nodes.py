@@ -398,6 +398,20 @@ def test_rewards_of_the_first_step(method, label, expected):
     np.testing.assert_allclose(node.value, expected)
 
 
+def test_a_reward_may_have_a_shape_of_its_own():
+    for shape, expected in (((1, 3), (1, 3)), (3, (3,)), (None, (3,))):
+        options = {} if shape is None else {"reward_shape": shape}
+        node = Reward(dec_target=NeuronGroup(3), coding_method="da_reward", **options)
+        node.start()
+        node([2])
+        node.step(torch.tensor([[0.0, 0.0, 1.0]]))
+        assert tuple(node.value.shape) == expected
+        assert node.value.flatten().tolist() == [0, 0, 1]
+    node.coding["reward_shape"] = (1,)
+    with pytest.raises(InputError, match=r"reward_shape=\(1,\), but da_reward gives 3 numbers"):
+        node.step(torch.tensor([[0.0, 0.0, 1.0]]))
+
+
 def test_rewards_of_xor_and_of_classification():
     with pytest.raises(InputError, match="give dec_target"):
         Reward(num=1, coding_method="xor_reward")

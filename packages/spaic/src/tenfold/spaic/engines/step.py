@@ -215,7 +215,8 @@ class StepEngine:
                 if self.rules:
                     self._learn(before, state, k, count)
                 self._watch(state, done + k + 1)
-                plan.silent -= {key for key in plan.silent if bool((state[key, "O"] != 0).any())}
+                if plan.silent:
+                    plan.silent -= {k for k in plan.silent if bool((state[k, "O"] != 0).any())}
         for node in plan.decoders:
             node.record, node.step = torch.stack(records[id(node)]), plan.dt
 

@@ -15,14 +15,14 @@ from tenfold.shared.files import replacing
 from tenfold.spaic.network.connections import (
     Connection,
 )
+from tenfold.spaic.network.contents import Contents
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.modules import Module
-from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.objects import Assembly
 
 
 @contextmanager
-def all_shown(net: Network) -> Iterator[None]:
+def all_shown(net: Contents) -> Iterator[None]:
     """Shows hidden assemblies for a while: files hold them too.
 
     Args:
@@ -39,7 +39,7 @@ def all_shown(net: Network) -> Iterator[None]:
             part.assembly_hide()
 
 
-def state_of(net: Network) -> dict[str, Tensor]:
+def state_of(net: Contents) -> dict[str, Tensor]:
     """Copies all weights, biases, delays and learned values of a network, hidden parts included.
 
     Args:
@@ -52,7 +52,7 @@ def state_of(net: Network) -> dict[str, Tensor]:
         return _tensors(net)
 
 
-def _tensors(net: Network) -> dict[str, Tensor]:
+def _tensors(net: Contents) -> dict[str, Tensor]:
     net.prepare()
     made = {
         name: value.detach().cpu().contiguous().clone()
@@ -73,7 +73,7 @@ def _tensors(net: Network) -> dict[str, Tensor]:
     return made
 
 
-def save_state(net: Network, path: Path | str) -> Path:
+def save_state(net: Contents, path: Path | str) -> Path:
     """Writes all weights, biases, delays and trained values of a network.
 
     Args:
@@ -179,7 +179,7 @@ def find_state(direct: Path | str, filename: str) -> dict[str, Tensor]:
     return state
 
 
-def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
+def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None:
     """Puts saved weights into a network of the same structure; its name may differ.
 
     Everything is looked at before anything is changed: a network takes a state whole, or stays as
@@ -201,7 +201,7 @@ def load_state(net: Network, source: Path | str | Mapping[str, Tensor]) -> None:
     net._plan = None
 
 
-def _take(net: Network, given: Mapping[str, Tensor]) -> None:
+def _take(net: Contents, given: Mapping[str, Tensor]) -> None:
     """Looks at a state, then puts it into a network."""
     net.prepare()
     rooms: dict[int, dict[str, Tensor]] = {}
@@ -256,7 +256,7 @@ def _check(name: str, value: Tensor | None, like: Tensor) -> None:
 
 
 def _saved_states(
-    net: Network, given: Mapping[str, Tensor], known: set[str]
+    net: Contents, given: Mapping[str, Tensor], known: set[str]
 ) -> dict[str, tuple[tuple[int, str], Tensor]]:
     """The saved states that runs keep (learned thresholds), which a new network has not made yet.
 

@@ -318,24 +318,39 @@ def convolved(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
         x: [batch, channels, *axes].
         random: Not used.
     """
-    seen, count = window(con), axes(con)
-    if con.kind == "conv_transpose":
-        rest: tuple[Any, ...] = (seen.stride, seen.padding, 0, groups(con), seen.dilation)
-        return _TRANSPOSED[count](x, con.weight, con.bias, *rest)
-    rest = (seen.stride, seen.padding, seen.dilation, groups(con))
-    return _CONV[count](x, con.weight, con.bias, *rest)
+    held = con._state.get("conv")
+    if held is None:  # worked out once a run: a step of a small image takes microseconds
+        seen, count = window(con), axes(con)
+        settings: tuple[Any, ...] = (seen.stride, seen.padding, seen.dilation, groups(con))
+        held = (_CONV[count], settings)
+        if con.kind == "conv_transpose":
+            settings = (seen.stride, seen.padding, 0, groups(con), seen.dilation)
+            held = (_TRANSPOSED[count], settings)
+        con._state["conv"] = held
+    made: Tensor = held[0](x, con.weight, con.bias, *held[1])
+    return made
+
+
+def _pooled(
+    con: "Connection", name: str, kinds: Mapping[int, Callable[..., Tensor]], x: Tensor
+) -> Tensor:
+    held = con._state.get(name)
+    if held is None:
+        seen = pooling(con)
+        held = (kinds[axes(con)], (seen.kernel, seen.stride, seen.padding))
+        con._state[name] = held
+    made: Tensor = held[0](x, *held[1])
+    return made
 
 
 def highest(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     """Max pooling; see `convolved`."""
-    seen = pooling(con)
-    return _HIGHEST[axes(con)](x, seen.kernel, seen.stride, seen.padding)
+    return _pooled(con, "maxpool", _HIGHEST, x)
 
 
 def mean(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     """Average pooling; see `convolved`."""
-    seen = pooling(con)
-    return _MEAN[axes(con)](x, seen.kernel, seen.stride, seen.padding)
+    return _pooled(con, "avgpool", _MEAN, x)
 
 
 def upsampled(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:

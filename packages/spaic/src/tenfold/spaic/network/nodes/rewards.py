@@ -1,5 +1,6 @@
 """Rewards: the reward of each step (section 9.5)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,23 +49,28 @@ def _classify(node: "Reward", y: Tensor, label: Tensor) -> Tensor:
     return (hot - p).mean(0)
 
 
+_SAMPLING: dict[str, Any] = {"dec_sample_step": 1, "reward_shape": None}
+
+
 class Reward(Node):
     """Computes the reward of each step from a group's spikes and the label, for R-STDP learners.
 
     coding_method: global_reward, da_reward, xor_reward, environment_reward, classify_reward
-    (section 9.5). `net.reward(label)` sets the labels (or the environment's number).
+    (section 9.5). `net.reward(label)` sets the labels (or the environment's number). All take
+    `dec_sample_step` (1) and `reward_shape`, the shape of the value, by default its own: (1,), or
+    one number a neuron.
     """
 
     codings = {  # noqa: RUF012 - a table, not state
         "global_reward": Coding(
-            _global, pop_size=1, reward_signal=1.0, punish_signal=-1.0, dec_sample_step=1
+            _global, pop_size=1, reward_signal=1.0, punish_signal=-1.0, **_SAMPLING
         ),
         "da_reward": Coding(
-            _dopamine, pop_size=1, reward_signal=1.0, punish_signal=0.0, dec_sample_step=1
+            _dopamine, pop_size=1, reward_signal=1.0, punish_signal=0.0, **_SAMPLING
         ),
-        "xor_reward": Coding(_xor, reward_signal=1.0, punish_signal=-1.0, dec_sample_step=1),
-        "environment_reward": Coding(_environment, dec_sample_step=1),
-        "classify_reward": Coding(_classify, dec_sample_step=1),
+        "xor_reward": Coding(_xor, reward_signal=1.0, punish_signal=-1.0, **_SAMPLING),
+        "environment_reward": Coding(_environment, **_SAMPLING),
+        "classify_reward": Coding(_classify, **_SAMPLING),
     }
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -128,7 +134,19 @@ class Reward(Node):
                     f"{self!r}: {label.numel()} labels for a batch of {len(total)} samples"
                 )
             label = label.reshape(-1)
-            self.value = self.codings[self.coding_method].function(self, total, label)
+            self.value = self._shaped(self.codings[self.coding_method].function(self, total, label))
             self._window = []
         elif self.value is None:
             self.value = torch.zeros(1, dtype=spikes.dtype, device=spikes.device)
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        shape = self.option("reward_shape")
+        if shape is None:
+            return value
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if math.prod(shape) != value.numel():
+            raise InputError(
+                f"{self!r}: reward_shape={shape}, but {self.coding_method} gives {value.numel()} "
+                "numbers"
+            )
+        return value.reshape(shape)
