@@ -275,6 +275,9 @@ class Network(Assembly):
 
         Args:
             time: In ms.
+
+        Raises:
+            InputError: If the network was changed since, for example by another part or engine.
         """
         self._go(self.steps(time), fresh=not self._state)
 
@@ -300,6 +303,9 @@ class Network(Assembly):
     def _go(self, count: int, fresh: bool) -> None:
         from tenfold.spaic.engines.choice import make_engine
 
+        if not fresh and (self._plan is None or self._engine is None):
+            # An engine made anew knows nothing of the spikes that are on their way.
+            raise InputError(f"{self!r} was changed or built anew within a run; call run")
         self.prepare()
         if self._plan is None:
             self._plan, self._engine = self._make_plan(), None
