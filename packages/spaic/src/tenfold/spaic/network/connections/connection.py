@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections import synapses
-from tenfold.spaic.network.connections.delays import draw_delays
+from tenfold.spaic.network.connections.delays import delayed, draw_delays
 from tenfold.spaic.network.connections.links import (
     DENSE,
     IMAGE_OPTIONS,
@@ -58,7 +58,8 @@ class Connection(BaseModule):
         w_max: See w_min.
         is_parameter: Whether a gradient learner trains the weight; by default that of the link.
         min_delay: Shortest delay in ms.
-        delay: One delay in ms for all, or an array (post, pre), or one a synapse.
+        delay: One delay in ms for all, on any link but an electrical one; or an array (post, pre),
+            or one a synapse, on links whose synapses are pairs of neurons.
         train_delay: Whether a gradient learner trains the delays of a dense link; see
             `network.connections.delays`.
         weight_quantization: Round the weights and clip them to [−128, 128] at the start of a run.
@@ -284,6 +285,7 @@ class Connection(BaseModule):
         """
         if self.weight is not None and x.dtype != self.weight.dtype:
             x = x.to(self.weight.dtype)  # models may have a precision of their own
+        x = delayed(self, x)
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
         return x.reshape(len(x), *self.post.size) if self.post.shape else x
