@@ -13,6 +13,7 @@ from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Moment
 from tenfold.spaic.network.modules import Module
+from tenfold.spaic.network.nodes import Reward
 from tenfold.spaic.plan import GroupPlan, Plan
 
 Key = tuple[int, str]
@@ -156,9 +157,13 @@ class StepEngine:
     Args:
         plan: The plan.
         random: Where all random numbers of a run come from.
+
+    Attributes:
+        fired: Trained group → whether any of its neurons spiked in the first run.
     """
 
     name = "step"
+    fired: dict[int, bool] | None = None
 
     def __init__(self, plan: Plan, random: torch.Generator) -> None:
         self.plan, self.random = plan, random
@@ -200,12 +205,17 @@ class StepEngine:
             for reward in plan.rewards:
                 reward.start()
         records: dict[int, list[Tensor]] = {id(node): [] for node in plan.decoders}
+        seen: dict[int, Tensor] = {}
+        trained = [key for key, entry in plan.groups.items() if entry.surrogate is not None]
         with torch.set_grad_enabled(plan.gradients and torch.is_grad_enabled()):
             for k in range(count):
                 before = dict(state) if self.rules else state
                 self._step(state, k, batch)
                 for node in plan.decoders:
                     records[id(node)].append(state[id(node.dec_target), node.coding_var_name])
+                for key in trained if self.fired is None else ():
+                    spikes = state[key, "O"].detach().any()
+                    seen[key] = seen[key] | spikes if key in seen else spikes
                 for reward in plan.rewards:
                     reward.step(state[id(reward.dec_target), reward.coding_var_name])
                 if self.rules:
@@ -213,6 +223,8 @@ class StepEngine:
                 self._watch(state, done + k + 1)
         for node in plan.decoders:
             node.record, node.step = torch.stack(records[id(node)]), plan.dt
+        if self.fired is None:
+            self.fired = {key: bool(value) for key, value in seen.items()}
 
     def _step(self, state: dict[Key, Tensor], k: int, batch: int) -> None:
         plan = self.plan
@@ -271,6 +283,8 @@ class StepEngine:
                 for value in values[1:]:
                     total = total + value
                 inputs[name] = total.to(model.dtype)
+            if (id(group), name) in self.plan.inputs_seen:
+                fresh[id(group), name] = inputs[name]
         found = {name: state[id(group), name] for name in model.states}
         made = step.advance(found, inputs)
         for name, value in made.items():
@@ -360,17 +374,14 @@ def watched(monitor: Any, state: dict[Key, Tensor]) -> Tensor:
         state: The variables.
 
     Returns:
-        [batch, ...]; a weight gets a batch axis of one.
+        [batch, ...]; a weight and a reward get a batch axis of one.
     """
-    target, name = monitor.target, monitor.var_name.replace("[updated]", "")
+    target, name = monitor.target, monitor.var_name
+    if isinstance(target, Reward):
+        return target.output[None]
     if isinstance(target, Connection):
         value = getattr(target, name, None)
         if not isinstance(value, Tensor):
             raise InputError(f"{monitor!r}: {target!r} has no tensor {name!r}")
         return value[None]
-    if (id(target), name) not in state:
-        known = [variable for key, variable in state if key == id(target)]
-        raise InputError(
-            f"{monitor!r}: {target!r} has no variable {name!r}; it has {', '.join(known) or 'none'}"
-        )
     return state[id(target), name]

@@ -167,7 +167,7 @@ class Network(Assembly):
                 raise InputError(f"{group!r} has no shape; give num or shape")
             group.prepare(self.compat, self.dtype, self.device)
         for module in self.parts(Module):
-            module.torch_module.to(self.device)
+            module.torch_module.to(self.device, self.dtype)
         # Who is trained decides which tensors need gradients.
         if self._plan is None and self.parts(Learner):
             self._plan = self._make_plan()
@@ -360,8 +360,10 @@ class Network(Assembly):
             self._state[id(source), "O"] = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for con in plan.links:
             con.start_run(plan.dt, plan.compat)
-        for monitor in plan.monitors:
+        for monitor in self.parts(Monitor):
             monitor.start_run()
+        for node in self.parts(Decoder):
+            node.record = None
 
     # -------------------------------------------------------------------------------------- state
 
@@ -404,14 +406,11 @@ class Network(Assembly):
         return self._state[id(part), name]
 
     def _tell_silent(self) -> None:
-        """Says which decoded groups made no spike: a surrogate gradient may be zero there."""
-        silent = [
-            repr(node.dec_target)
-            for node in self.parts(Decoder)
-            if node.coding_var_name == "O"
-            and node.record is not None
-            and not bool((node.record != 0).any())
-        ]
+        """Says which trained groups made no spike: a surrogate gradient may be zero there."""
+        plan, fired = self._plan, self._engine.fired
+        read = {id(con.pre) for con in plan.links if con.pre_var_name == "O"}
+        read |= {id(node.dec_target) for node in plan.decoders if node.coding_var_name == "O"}
+        silent = [repr(plan.groups[k].group) for k, any_ in fired.items() if k in read and not any_]
         if silent:
             message(
                 f"{', '.join(silent)} made no spike, and gradients may be zero; larger weights or "

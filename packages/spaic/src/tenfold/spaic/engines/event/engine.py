@@ -204,7 +204,7 @@ class EventEngine:
         made: dict[int, list[np.ndarray]] = {}
         for number, source in enumerate(self.plan.sources):
             if in_loop(source):
-                refresh_rate(self.code, number, source)
+                refresh_rate(self.code, number, source)  # type: ignore[arg-type]
             else:
                 source.start(count, self.plan.dt, done)
                 made[number] = []

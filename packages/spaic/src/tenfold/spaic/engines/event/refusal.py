@@ -80,6 +80,8 @@ def _watching(plan: Plan) -> str | None:
             return f"{monitor!r} records a part of the spikes"
         if spikes and monitor.dt is not None:
             return f"{monitor!r} looks at spikes at some steps only"
+        if (id(monitor.target), monitor.var_name) in plan.inputs_seen:
+            return f"{monitor!r} records what arrives at each step"
         weights = isinstance(monitor.target, Connection) and not spikes
         if id(monitor.target) not in plan.groups and not weights:
             return f"{monitor!r} records a source"

@@ -30,7 +30,7 @@ from tenfold.spaic.network.connections.links import (
     image_shapes,
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
-from tenfold.spaic.network.objects import BaseModule
+from tenfold.spaic.network.objects import BaseModule, untagged
 from tenfold.spaic.units import plain
 
 
@@ -114,7 +114,7 @@ class Connection(BaseModule):
             link_type = STORED_AS[LINKS[link_type]]
         self.pre, self.post = pre, post
         self.link_type, self.kind = link_type, LINKS[link_type]
-        self.pre_var_name, self.post_var_name = pre_var_name, post_var_name
+        self.pre_var_name, self.post_var_name = untagged(pre_var_name), untagged(post_var_name)
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
         self.syn_kwargs = dict(syn_kwargs or {})
         known = IMAGE_OPTIONS if self.kind in IMAGES.values() else LINK_OPTIONS[self.kind]
@@ -145,6 +145,7 @@ class Connection(BaseModule):
         self.post_index: Tensor | None = None
         self.modules: dict[str, torch.nn.Module] = {}
         self.training = True
+        self.dtype = torch.float32
         self._state: dict[str, Any] = {}
         synapses.check(self)
         if self.kind in IMAGES.values():
@@ -200,6 +201,7 @@ class Connection(BaseModule):
         Raises:
             InputError: For weights, delays or options that do not fit; it names the connection.
         """
+        self.dtype = dtype
         if self.kind in IMAGES.values():
             self.fit_image()
         if self.weight is None and self.kind not in ("null", "pool"):
@@ -213,6 +215,8 @@ class Connection(BaseModule):
         if self.bias is None and self.given_bias is not None:
             size = self.out_channels if self.kind in IMAGES.values() else self.post.num
             bias = given_tensor(self, self.given_bias, (size,), "bias", generator)
+            if not bool(torch.isfinite(bias).all()):
+                raise InputError(f"{self!r}: bias holds values that are not finite")
             self.bias = torch.nn.Parameter(bias.to(device=device, dtype=dtype))
         delayed = self.max_delay > 0 or "delay_complex_synapse" in self.syn_type
         if self.delay is None and (delayed or self.given_delay is not None):
