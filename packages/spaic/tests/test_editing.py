@@ -69,28 +69,15 @@ def test_an_edit_takes_effect_in_the_next_run():
     assert [con.name for con in net.get_connections()] == ["to_a", "more"]
 
 
-def test_a_shown_part_joins_a_run_that_continues():
-    with Network() as net:
-        first, second = (NeuronGroup(1, model="lif", initial={"V": 0.5}) for _ in range(2))
-    second.assembly_hide()
-    net.run(0.3)
-    before = net.variable(first, "V").item()
-    second.assembly_show()
-    net.run_continue(0.1)
-    beta = np.exp(-0.1 / 8)
-    assert net.variable(first, "V").item() == pytest.approx(before * beta)
-    assert net.variable(second, "V").item() == pytest.approx(0.5 * beta)
-
-
 def test_what_is_not_in_the_network_is_told():
     stranger = NeuronGroup(3, name="stranger")
     net = two_columns()
     net.wrong = Connection(stranger, net.a.exc)
-    with pytest.raises(InputError, match="Connection wrong: NeuronGroup stranger is not a part of"):
+    with pytest.raises(InputError, match="Connection wrong refers to NeuronGroup stranger"):
         net.run(0.1)
     del net.wrong
     net.reads = Decoder(dec_target=stranger, coding_method="spike_counts")
-    with pytest.raises(InputError, match="Decoder reads reads NeuronGroup stranger, which is not"):
+    with pytest.raises(InputError, match="Decoder reads refers to NeuronGroup stranger"):
         net.run(0.1)
 
 

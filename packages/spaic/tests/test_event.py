@@ -278,3 +278,86 @@ def test_links_that_the_event_engine_refuses(options, told):
     net.build(engine="event")
     with pytest.raises(InputError, match=f"Connection link {told}"):
         net.run(1.0)
+
+
+def spiking_every_step(engine, **watch):
+    net = Network()
+    net.drive = Generator(num=600, coding_method="cc_generator", rate=2.0)
+    net.cells = NeuronGroup(600, model="if")
+    net.into = Connection(net.drive, net.cells, link_type="one_to_one_sparse", weight=1.0)
+    net.spikes = SpikeMonitor(net.cells, **watch)
+    net.build(engine=engine)
+    return net
+
+
+def test_a_monitor_is_turned_off_and_on_between_the_parts_of_a_run():
+    def run(engine):
+        net = spiking_every_step(engine)
+        net.run(1.0)
+        net.spikes.monitor_off()
+        net.run_continue(20.0)  # more spikes than the loop's record holds
+        net.spikes.monitor_on()
+        net.run_continue(1.0)
+        return net.spikes
+
+    one, two = run("step"), run("event")
+    assert one.spk_count.tolist() == two.spk_count.tolist() == [[19] * 600]
+    np.testing.assert_allclose(two.spk_times[0], one.spk_times[0])
+    later = spiking_every_step("event")
+    later.spikes.monitor_off()
+    later.run(1.0)
+    later.spikes.monitor_on()
+    later.run_continue(1.0)
+    assert later.spikes.spk_count[0, 0] == 10
+
+
+@pytest.mark.parametrize("engine", ["step", "event"])
+def test_a_network_that_changed_within_a_run_does_not_go_on(engine):
+    net = spiking_every_step(engine)
+    net.run(0.5)
+    net.trace = StateMonitor(net.cells, "V")
+    with pytest.raises(InputError, match="changed or built anew within a run; call run"):
+        net.run_continue(0.5)
+    net.run(0.5)
+    net.run_continue(0.5)
+    assert net.trace.values.shape[-1] == 10
+
+
+@pytest.mark.parametrize(
+    ("spike", "taken"),
+    [
+        ("where(u > v_th, 1.0, 0.0)", True),
+        ("where(u > v_th, where(u > 2 * v_th, 0.0, spike(u)), 0)", True),
+        ("where(u > v_th, u, 0.0)", False),
+        ("where(u > v_th, 2.0, 0.0)", False),
+    ],
+)
+def test_by_events_go_only_outputs_that_are_zero_or_one(spike, taken):
+    step = f"u = V + Isyn\nO = {spike}\nV = where(O > 0, 0.0, u)"
+    model = NeuronModel(name="m", states={"V": 0.0}, parameters={"v_th": 1.0}, step=step)
+    net = Network()
+    net.drive = Generator(num=2, coding_method="cc_generator", rate=1.2)
+    net.cells = NeuronGroup(2, model=model, refractory=0.2)
+    net.into = Connection(net.drive, net.cells, link_type="one_to_one_sparse", weight=1.0)
+    net.build(engine="event")
+    if taken:
+        net.run(1.0)
+        return
+    with pytest.raises(InputError, match="is not spikes"):
+        net.run(1.0)
+
+
+def test_a_sampling_interval_that_is_not_whole_steps_is_the_same_by_events():
+    def times(engine, dt):
+        net = spiking_every_step(engine)
+        net.trace = StateMonitor(net.cells, "V", dt=dt)
+        net.run(2.0)
+        return net.trace.times
+
+    np.testing.assert_allclose(times("event", 0.25), [0.3, 0.5, 0.8, 1.0, 1.3, 1.5, 1.8, 2.0])
+    np.testing.assert_allclose(times("event", 0.25), times("step", 0.25))
+    np.testing.assert_allclose(times("event", 0.5), [0.5, 1.0, 1.5, 2.0])
+    sampled = spiking_every_step("auto", dt=0.5)
+    sampled.run(2.0)
+    assert sampled.engine_note.startswith("step")
+    assert sampled.spikes.spk_count[0, 0] == 4

@@ -360,3 +360,22 @@ def test_a_dense_pattern_can_be_stored_sparse():
         assert len(link.weight) == pytest.approx(count, abs=8 if kind != "one_to_one" else 0)
     with pytest.raises(InputError, match="is_sparse=True with link_type 'full'"):
         built(*groups(2, 2), is_sparse=True)
+
+
+def test_initialisers_have_the_precision_of_the_network():
+    weight = built(*groups(), weight=Initializer("constant", constant_value=0.1)).weight
+    assert bool((weight == 0.1).all())
+    drawn = built(*groups(), weight=Initializer("uniform")).weight.detach()
+    assert bool((drawn != drawn.float().double()).any())
+
+
+def test_initialisers_tell_what_they_do_not_take():
+    with pytest.raises(InputError, match=r"argument of uniform 'low'.*'a', 'b'|'low'"):
+        Initializer("uniform", low=1.0)
+    with pytest.raises(InputError, match=r"Connection .*bias: initializer xavier_uniform of shape"):
+        built(*groups(), bias=Initializer("xavier_uniform"))
+    image, maps = NeuronGroup(shape=(1, 6, 6)), NeuronGroup(shape=(2, 4, 4))
+    with pytest.raises(InputError, match=r"weight: initializer sparse of shape \(2, 1, 3, 3\)"):
+        built(image, maps, link_type="conv", weight=Initializer("sparse"))
+    with pytest.raises(InputError, match="bias holds values that are not finite"):
+        built(*groups(), bias=np.full(60, np.nan))

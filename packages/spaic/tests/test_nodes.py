@@ -405,10 +405,12 @@ def test_a_reward_may_have_a_shape_of_its_own():
         node.start()
         node([2])
         node.step(torch.tensor([[0.0, 0.0, 1.0]]))
-        assert tuple(node.value.shape) == expected
-        assert node.value.flatten().tolist() == [0, 0, 1]
-    node.coding["reward_shape"] = (1,)
-    with pytest.raises(InputError, match=r"reward_shape=\(1,\), but da_reward gives 3 numbers"):
+        assert tuple(node.output.shape) == expected
+        assert node.output.flatten().tolist() == [0, 0, 1]
+    node = Reward(dec_target=NeuronGroup(3), coding_method="da_reward", reward_shape=(1,))
+    node.start()
+    node([2])
+    with pytest.raises(InputError, match=r"da_reward gives 3 numbers; reward_shape=\(1,\) has 1"):
         node.step(torch.tensor([[0.0, 0.0, 1.0]]))
 
 
@@ -543,3 +545,88 @@ def test_decoders_refuse_sizes_that_do_not_fit():
         Decoder(dec_target=cell, coding_method="spike_count")
     with pytest.raises(InputError, match="give dec_target"):
         Decoder(num=6, coding_method="spike_counts")
+
+
+def test_a_poisson_window_is_half_open_as_that_of_generators():
+    found = emitted([10.0], "poisson", 12, dt=0.1, start_time=0.3, end_time=0.6)
+    assert steps_of(found) == [[3, 4, 5]]
+    node = Generator(num=1, coding_method="cc_generator", rate=1.0, start_time=0.3, end_time=0.6)
+    assert [k for k in range(12) if node.within(k, 0.1)] == [3, 4, 5]
+
+
+ENCODED = {
+    "null": np.random.default_rng(0).random((1, 10, 4)),
+    "sstb": np.array([[0.7, 0.2, 0.5, 0.05]]),
+    "mstb": [([0.1, 0.7, 0.95], [0, 1, 2])],
+    "latency": np.array([[0.1, 0.9, 0.4, 0.3]]),
+    "uniform": np.array([[0.1, 0.9, 0.4, 0.3]]),
+}
+
+
+@pytest.mark.parametrize("engine", ["step", "scan"])
+@pytest.mark.parametrize("method", ENCODED)
+def test_data_go_on_in_the_parts_of_a_run(method, engine):
+    def run(*parts):
+        with Network() as net:
+            source = Encoder(num=4, coding_method=method, time=1.0)
+            cell = NeuronGroup(4, model="null")
+            Connection(source, cell, weight=np.eye(4))
+            seen = Decoder(dec_target=cell, num=4, coding_method="null")
+        net.build(strategy=1, engine=engine)
+        net.source(ENCODED[method])
+        found = []
+        for number, part in enumerate(parts):
+            (net.run_continue if number else net.run)(part)
+            found.append(seen.predict)
+        return torch.cat(found)
+
+    whole = run(1.0)
+    assert whole.abs().sum() > 0
+    assert torch.equal(run(0.5, 0.3, 0.2), whole)
+
+
+def test_new_data_within_a_run_begin_anew_and_too_few_steps_are_told():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="null")
+        cell = NeuronGroup(2, model="null")
+        Connection(source, cell, weight=np.eye(2))
+        seen = Decoder(dec_target=cell, num=2, coding_method="null")
+    net.build(strategy=1)
+    net.source(np.full((1, 3, 2), 1.0))
+    net.run(0.3)
+    with pytest.raises(InputError, match=r"source: .* with at least 4 steps, got"):
+        net.run_continue(0.1)
+    net.source(np.full((1, 1, 2), 5.0))
+    net.run_continue(0.1)
+    assert seen.predict.tolist() == [[[5.0, 5.0]]]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "label", "told"),
+    [
+        ("global_reward", {"pop_size": 3}, 0, "pop_size=3 does not divide NeuronGroup"),
+        ("da_reward", {"pop_size": 0}, 0, "pop_size=0 does not divide NeuronGroup"),
+        ("classify_reward", {}, 4, r"labels \[4\]; expected from 0 to 3"),
+        ("classify_reward", {}, -1, r"labels \[-1\]; expected from 0 to 3"),
+        ("da_reward", {"reward_shape": 3}, 0, r"gives 4 numbers; reward_shape=\(3,\) has 3"),
+        ("da_reward", {"reward_shape": (2, 0)}, 0, "every size must be >= 1"),
+    ],
+)
+def test_rewards_refuse_what_does_not_fit_their_target(method, options, label, told):
+    def judge():
+        node = Reward(dec_target=NeuronGroup(4), num=4, coding_method=method, **options)
+        node([label])
+        node.start()
+        node.step(torch.ones(1, 4))
+
+    with pytest.raises(InputError, match=told):
+        judge()
+
+
+def test_what_is_drawn_in_double_precision_is_drawn_in_double_precision():
+    node = Generator(num=4000, coding_method="poisson_generator2", rate=0.5)
+    node.generator = torch.Generator().manual_seed(1)
+    node.place(torch.device("cpu"), torch.float64)
+    node.start(1, 1.0)
+    expected = torch.rand(1, 4000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert torch.equal(node.emit(0), (expected < 0.5).double())

@@ -19,6 +19,7 @@ from tenfold.spaic import (
     Network,
     NeuronGroup,
     Reward,
+    SpikeMonitor,
     StateMonitor,
 )
 
@@ -345,3 +346,135 @@ def test_small_helpers_of_the_front_end():
         net.set_backend(device=["cpu", "cpu"])
     net.init_run()
     assert net.time == 0
+
+
+def test_parts_outside_of_the_network_are_told():
+    class Stack(Network):
+        def __init__(self):
+            super().__init__()
+            self.input = Encoder(num=3, coding_method="float")
+            self.layers = [NeuronGroup(3, name="first")]
+            self.link = Connection(self.input, self.layers[0])
+
+    net = Stack()
+    net.input(np.ones((1, 3)))
+    with pytest.raises(
+        InputError, match=r"link refers to NeuronGroup first, .* \(a list holds no parts\)"
+    ):
+        net.run(1.0)
+    net.first = net.layers[0]
+    net.run(1.0)
+    other = NeuronGroup(3, name="other")
+    for name, part in (
+        ("seen", Decoder(dec_target=other, num=3, coding_method="spike_counts")),
+        ("drive", Generator(num=3, dec_target=other, coding_method="cc_generator", rate=1.0)),
+        ("judge", Reward(dec_target=other, num=3, coding_method="environment_reward")),
+        ("step", Module(torch.nn.Identity(), net.input, other)),
+    ):
+        net.add(name, part)
+        with pytest.raises(InputError, match=f"{name} refers to NeuronGroup other, which is not"):
+            net.run(1.0)
+        delattr(net, name)
+
+
+def test_what_refers_to_a_hidden_group_rests_with_it():
+    with Network() as net:
+        source = Encoder(num=2, coding_method="float")
+        cell, other = NeuronGroup(2), NeuronGroup(2)
+        Connection(source, cell, weight=np.eye(2))
+        Connection(cell, other, weight=np.eye(2))
+        seen = Decoder(dec_target=cell, num=2, coding_method="spike_counts")
+        watch, spikes = StateMonitor(cell, "V"), SpikeMonitor(cell)
+        step = Module(torch.nn.Identity(), cell, other)
+    source(np.ones((1, 2)))
+    assert step
+    net.run(0.5)
+    shown = watch.values
+    cell.assembly_hide()
+    net.build()
+    net.run(0.5)
+    for read in (lambda: seen.predict, lambda: watch.values):
+        with pytest.raises(InputError, match=r"no run to decode|recorded nothing yet"):
+            read()
+    assert spikes.spk_count.size == 0
+    cell.assembly_show()
+    net.build()
+    net.run(0.5)
+    np.testing.assert_array_equal(watch.values, shown)
+
+
+def test_nodes_and_modules_that_read_or_write_what_there_is_not_are_told():
+    def network():
+        with Network() as net:
+            source = Encoder(num=2, coding_method="float")
+            NeuronGroup(2, name="cell")
+        source(np.ones((1, 2)))
+        return net
+
+    net = network()
+    net.seen = Decoder(dec_target=net.cell, num=2, coding_method="null", coding_var_name="U")
+    with pytest.raises(InputError, match="seen: NeuronGroup cell has no variable 'U'; it has V, O"):
+        net.run(0.1)
+    for options, told in (
+        ({"input_var_names": "V"}, "Encoder source has no variable 'V'; it has O"),
+        ({"output_var_names": "V"}, "NeuronGroup cell has no input 'V'"),
+    ):
+        net = network()
+        net.step = Module(torch.nn.Identity(), net.source, net.cell, **options)
+        with pytest.raises(InputError, match=told):
+            net.run(0.1)
+    net = network()
+    net.drive = Generator(num=3, dec_target=net.cell, coding_method="cc_generator", rate=1.0)
+    with pytest.raises(InputError, match="drive has 3 channels; its target NeuronGroup cell has 2"):
+        net.run(0.1)
+    net = network()
+    net.step = Module(
+        torch.nn.Linear(2, 2), net.source, net.cell, ["O[updated]"], ["Isyn[updated]"]
+    )
+    net.dtype = torch.float64
+    net.run(0.1)
+    assert net.variable(net.cell, "V").dtype == torch.float64
+
+
+def test_a_trained_group_that_never_spikes_is_told_wherever_it_stands(capsys):
+    set_quiet(False)
+    for engine in ("step", "scan"):
+        with Network() as net:
+            source = Encoder(num=2, coding_method="float")
+            cell, readout = NeuronGroup(2, name="hidden"), NeuronGroup(2, v_th=9.0, name="end")
+            Connection(source, cell, weight=np.zeros((2, 2)))
+            Connection(cell, readout)
+            out = Decoder(dec_target=readout, num=2, coding_method="null", coding_var_name="V")
+            learner = Learner(algorithm="stca")
+        learner.trainable = [net]
+        net.build(strategy=1, engine=engine)
+        net.source(np.ones((1, 2)))
+        net.run(0.5)
+        assert out.predict.shape == (5, 1, 2)
+        told = capsys.readouterr().err
+        assert "NeuronGroup hidden made no spike" in told
+        assert "NeuronGroup end" not in told  # only its potential is read
+        net.run(0.5)
+        assert "made no spike" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["step", "event"])
+def test_generators_that_saturate_are_told(engine, capsys):
+    set_quiet(False)
+    with Network() as net:
+        Generator(num=2, coding_method="poisson_generator", rate=20.0, name="loud")
+        NeuronGroup(2)
+    net.build(engine=engine)
+    for _ in range(2):
+        net.run(0.2)
+    told = capsys.readouterr().err
+    assert told.count("Generator loud: rates up to 2 a step saturate at one spike a step") == 1
+
+
+def test_the_official_nonspikinglif_with_a_step_as_long_as_its_time_constant_is_told(capsys):
+    set_quiet(False)
+    with Network(compat="spaic") as net:
+        NeuronGroup(1, model="nonspikinglif")
+    net.set_backend_dt(1.0)
+    net.run(1.0)
+    assert "dt=1 is more than half of tau_m=1 ms" in capsys.readouterr().err

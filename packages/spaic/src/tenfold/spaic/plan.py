@@ -61,6 +61,7 @@ class Plan:
             before the threshold (`NeuronModel.arrivals`).
         run_steps: The steps of the run that it was built for; 10 if it was built before the first.
         silent: The ids of trained groups that have made no spike yet, where that is looked at.
+        inputs_seen: (id of a group, input) of the inputs that nodes and monitors read.
     """
 
     dt: float
@@ -82,6 +83,7 @@ class Plan:
     lagged: list[Connection] = field(default_factory=list)
     run_steps: int = 10
     silent: set[int] = field(default_factory=set)
+    inputs_seen: set[tuple[int, str]] = field(default_factory=set)
 
 
 def make_plan(
@@ -118,32 +120,37 @@ def make_plan(
         run_steps: The steps of the run that it is built for.
 
     Raises:
-        InputError: For a loop with strategy 1, a link to a variable that does not exist, a learner
-            pair that fights for one weight.
+        InputError: For a loop with strategy 1, a part that refers to one outside of the network or
+            to a variable that does not exist, a learner pair that fights for one weight.
     """
-    plan = Plan(dt, strategy, compat, dtype, device, monitors=list(monitors), ranks=ranks)
+    plan = Plan(dt, strategy, compat, dtype, device, ranks=ranks)
     plan.learners, plan.run_steps = list(learners), run_steps
     present = {id(part) for part in parts}
-    modules = [part for part in parts if isinstance(part, Module)]
+    modules = [
+        part
+        for part in parts
+        if isinstance(part, Module)
+        and _all_there(part, [*part.input_targets, *part.output_targets], present)
+    ]
     for part in parts:
         if isinstance(part, NeuronGroup):
             plan.groups[id(part)] = GroupPlan(part, part.compile(compat, dt, dtype))
         elif isinstance(part, Encoder):
             plan.sources.append(part)
-        elif isinstance(part, Decoder):
+        elif isinstance(part, Decoder) and _all_there(part, [part.dec_target], present):
             plan.decoders.append(part)
-        elif isinstance(part, Reward):
+        elif isinstance(part, Reward) and _all_there(part, [part.dec_target], present):
             plan.rewards.append(part)
-    for node in (*plan.decoders, *plan.rewards):
-        if id(node.dec_target) not in present:
-            raise InputError(
-                f"{node!r} reads {node.dec_target!r}, which is not a part of the network"
-            )
-    # A link to a decoder would be read by nobody; a link of a hidden group rests.
-    plan.links = [c for c in links if id(c.pre) in present and id(c.post) in present]
+    # What refers to a hidden group rests with it.
+    plan.links = [c for c in links if _all_there(c, [c.pre, c.post], present)]
     for source in plan.sources:  # a generator may write straight into a group
-        if source.dec_target is not None:
-            _check_target(plan, source, source.dec_target, source.coding_var_name)
+        target = source.dec_target
+        if target is not None and _all_there(source, [target], present):
+            _check_target(plan, source, target, source.coding_var_name)
+            if source.num != target.num:
+                raise InputError(
+                    f"{source!r} has {source.num} channels; its target {target!r} has {target.num}"
+                )
     for con in plan.links:
         _check_link(plan, con)
         arrivals = plan.groups[id(con.post)].model.arrivals
@@ -152,6 +159,9 @@ def make_plan(
     plan.lagged = [con for con in plan.links if con.ahead]
     for module in modules:
         _check_module(plan, module)
+    for node in (*plan.decoders, *plan.rewards):
+        _check_seen(plan, node, node.dec_target, node.coding_var_name)
+    plan.monitors = _watching(plan, monitors, links, present)
     plan.late = [con for con in plan.links if _is_late(plan, con)]
     early = [con for con in plan.links if con not in plan.late]
     groups = [entry.group for entry in plan.groups.values()]
@@ -178,10 +188,81 @@ def forward_order(plan: Plan) -> list[Any]:
     return _forward(early, modules, groups, plan.sources, [])
 
 
+def _rests(part: Any) -> bool:
+    """Whether a part, or an assembly that holds it, is hidden."""
+    above = [*getattr(part, "_supers", ()), getattr(part, "owner", None)]
+    return getattr(part, "_hidden", False) or any(_rests(a) for a in above if a is not None)
+
+
+def _all_there(what: Any, targets: Sequence[Any], present: set[int]) -> bool:
+    """Whether all that a part refers to takes part; False if some of it is hidden."""
+    absent = [target for target in targets if id(target) not in present]
+    for target in absent:
+        if not _rests(target):
+            raise InputError(
+                f"{what!r} refers to {target!r}, which is not in the network; hold it in an "
+                "attribute of the network or of an assembly (a list holds no parts)"
+            )
+    return not absent
+
+
+def _check_seen(
+    plan: Plan, what: Any, target: Any, variable: str, states_only: bool = False
+) -> None:
+    """Refuses variables that there are not; notes inputs, which engines do not keep by themselves.
+
+    Args:
+        plan: The plan.
+        what: The part that reads.
+        target: A group or a source.
+        variable: The variable.
+        states_only: Whether inputs cannot be read.
+    """
+    entry = plan.groups.get(id(target))
+    known: tuple[str, ...] = entry.model.states if entry else ()
+    if any(target is source for source in plan.sources):
+        known = ("O",)
+    if entry and not states_only and variable in entry.model.inputs:
+        plan.inputs_seen.add((id(target), variable))
+    elif variable not in known:
+        inputs = entry.model.inputs if entry and not states_only else ()
+        raise InputError(
+            f"{what!r}: {target!r} has no variable {variable!r}; it has "
+            f"{', '.join([*known, *inputs]) or 'none'}"
+        )
+
+
+def _watching(
+    plan: Plan, monitors: Sequence[Monitor], links: Sequence[Connection], present: set[int]
+) -> list[Monitor]:
+    """The monitors whose targets take part; what cannot be watched is refused."""
+    made = []
+    for monitor in monitors:
+        target, name = monitor.target, monitor.var_name
+        if isinstance(target, Reward):
+            if name != "Output_Reward":
+                raise InputError(
+                    f"{monitor!r}: {target!r} has no variable {name!r}; it has 'Output_Reward'"
+                )
+        elif not isinstance(target, Layer | Connection | Learner):
+            raise InputError(
+                f"{monitor!r}: {target!r} holds nothing to watch; expected a group, a source, a "
+                "connection ('weight', 'bias', 'delay'), a reward ('Output_Reward') or a learner"
+            )
+        known = {*present, *map(id, links), *map(id, plan.learners)}
+        if _all_there(monitor, [target], known):
+            if not isinstance(target, Reward | Connection | Learner):
+                _check_seen(plan, monitor, target, name)
+            made.append(monitor)
+    return made
+
+
 def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
     entry = plan.groups.get(id(target))
+    if entry is None:
+        raise InputError(f"{what!r}: its target {target!r} is not a neuron group")
     name = "Isyn" if variable == "O" else variable
-    if entry is not None and name not in (*entry.model.inputs, *entry.model.states):
+    if name not in (*entry.model.inputs, *entry.model.states):
         raise InputError(
             f"{what!r}: {target!r} (model {entry.model.name}) has no variable {name!r}; inputs: "
             f"{', '.join(entry.model.inputs)}; states: {', '.join(entry.model.states)}"
@@ -189,8 +270,6 @@ def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
 
 
 def _check_link(plan: Plan, con: Connection) -> None:
-    if id(con.post) not in plan.groups:
-        raise InputError(f"{con!r}: its target {con.post!r} is not a neuron group")
     _check_target(plan, con, con.post, con.post_var_name)
     entry = plan.groups.get(id(con.pre))
     if entry is not None and con.pre_var_name not in entry.model.states:

@@ -277,6 +277,8 @@ class StepEngine:
                 for value in values[1:]:
                     total = total + value
                 inputs[name] = total.to(model.dtype)
+            if (id(group), name) in self.plan.inputs_seen:
+                fresh[id(group), name] = inputs[name]
         found = {name: state[id(group), name] for name in model.states}
         made = step.advance(found, inputs)
         for name, value in made.items():
@@ -380,11 +382,8 @@ class StepEngine:
                 monitor.take(self._watched(monitor, state), step * dt)
 
     def _watched(self, monitor: Any, state: dict[Key, Tensor]) -> Tensor:
-        """What a monitor records; rewards and the traces of rules are not among the states."""
-        target, name = monitor.target, monitor.var_name.replace("[updated]", "")
-        if isinstance(target, Reward) and name == "Output_Reward":
-            made: Tensor = target.value  # type: ignore[assignment]
-            return made[None]
+        """What a monitor records; the traces of rules are not among the states."""
+        target, name = monitor.target, monitor.var_name
         if not isinstance(target, Learner):
             return watched(monitor, state)
         rules = next((rules for learner, rules in self.rules if learner is target), [])
@@ -407,17 +406,14 @@ def watched(monitor: Any, state: dict[Key, Tensor]) -> Tensor:
         state: The variables.
 
     Returns:
-        [batch, ...]; a weight gets a batch axis of one.
+        [batch, ...]; a weight and a reward get a batch axis of one.
     """
-    target, name = monitor.target, monitor.var_name.replace("[updated]", "")
+    target, name = monitor.target, monitor.var_name
+    if isinstance(target, Reward):
+        return target.output[None]
     if isinstance(target, Connection):
         value = getattr(target, name, None)
         if not isinstance(value, Tensor):
             raise InputError(f"{monitor!r}: {target!r} has no tensor {name!r}")
         return value[None]
-    if (id(target), name) not in state:
-        known = [variable for key, variable in state if key == id(target)]
-        raise InputError(
-            f"{monitor!r}: {target!r} has no variable {name!r}; it has {', '.join(known) or 'none'}"
-        )
     return state[id(target), name]

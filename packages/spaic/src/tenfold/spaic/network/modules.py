@@ -7,7 +7,7 @@ import torch
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.learners import listed
-from tenfold.spaic.network.objects import BaseModule
+from tenfold.spaic.network.objects import BaseModule, untagged
 
 
 class Module(BaseModule):
@@ -36,10 +36,10 @@ class Module(BaseModule):
         super().__init__(name)
         self.torch_module = module
         self.input_targets, self.output_targets = listed(input_targets), listed(output_targets)
-        self.input_var_names = [v.replace("[updated]", "") for v in listed(input_var_names)]
+        self.input_var_names = [untagged(v) for v in listed(input_var_names)]
         if len(self.input_var_names) == 1:
             self.input_var_names *= len(self.input_targets)
-        self.output_var_names = [v.replace("[updated]", "") for v in listed(output_var_names)]
+        self.output_var_names = [untagged(v) for v in listed(output_var_names)]
         self.modules = {"module": module}
         if len(self.input_var_names) != len(self.input_targets):
             raise InputError(

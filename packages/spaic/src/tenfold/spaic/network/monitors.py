@@ -1,5 +1,6 @@
 """Monitors: what is recorded during a run (section 2.5)."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,22 +8,26 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.network.objects import BaseModule
+from tenfold.spaic.network.objects import BaseModule, untagged
 
 
 class Monitor(BaseModule):
     """Records a variable of a part at the end of steps.
 
     Args:
-        target: A group, node, connection or learner.
-        var_name: The variable: a state of a group, `weight` of a connection, `Output_Reward` of a
-            reward, a trace of a learner's rule that trains one connection.
+        target: A group, source, connection, reward or learner.
+        var_name: The variable: a state or an input (`Isyn`) of a group, `O` of a source, `weight`,
+            `bias` or `delay` of a connection, `Output_Reward` of a reward, a trace of a learner's
+            rule that trains one connection.
         index: An index into the variable, one entry for each axis, without or with the batch axis
             (a sample's number keeps that axis); `"full"` for all of it.
         dt: The sampling interval in ms; by default every step.
         get_grad: Keep the gradients of what is recorded.
         nbatch: False: each run overwrites; True: all runs are kept; n: the last n.
         name: The name.
+
+    Raises:
+        InputError: For an interval that is not positive, or an `nbatch` that is no number of runs.
     """
 
     label = "mon"
@@ -40,12 +45,14 @@ class Monitor(BaseModule):
         super().__init__(name)
         if dt is not None and dt <= 0:
             raise InputError(f"{self!r}: dt={dt}; expected > 0 ms")
-        self.target, self.var_name, self.index, self.dt = target, var_name, index, dt
+        if not isinstance(nbatch, bool) and (not isinstance(nbatch, int) or nbatch < 0):
+            raise InputError(f"{self!r}: nbatch={nbatch!r}; expected False, True or a number >= 0")
+        self.target, self.var_name, self.index, self.dt = target, untagged(var_name), index, dt
         self.get_grad, self.nbatch = get_grad, nbatch
         self.on = True
         self._records: list[Tensor] = []
         self._times: list[float] = []
-        self._earlier: list[tuple[np.ndarray, np.ndarray]] = []
+        self._earlier: list[Any] = []
 
     def monitor_on(self) -> None:
         """Records again."""
@@ -61,14 +68,14 @@ class Monitor(BaseModule):
 
     def start_run(self) -> None:
         """Begins a new record."""
-        self._keep(bool(self._records))
+        if self._records and self.nbatch:
+            self._keep((self.values, self.times))
         self._records, self._times = [], []
 
-    def _keep(self, recorded: bool) -> None:
-        if recorded and self.nbatch:
-            self._earlier.append((self.values, self.times))
-            keep = len(self._earlier) if self.nbatch is True else int(self.nbatch) - 1
-            self._earlier = self._earlier[-keep:] if keep else []
+    def _keep(self, run: Any) -> None:
+        self._earlier.append(run)
+        keep = len(self._earlier) if self.nbatch is True else int(self.nbatch) - 1
+        self._earlier = self._earlier[-keep:] if keep else []
 
     def is_due(self, step: int, dt: float) -> bool:
         """Says whether a sample is taken at the end of a step.
@@ -90,7 +97,12 @@ class Monitor(BaseModule):
         Args:
             value: [batch, *shape].
             time: The end of the step in ms.
+
+        Raises:
+            InputError: If the index does not fit the variable.
         """
+        if not self._records:
+            self._picked(value)  # a wrong index is told at once
         if self.get_grad and value.requires_grad and not self._of_link:
             value.retain_grad()
             self._records.append(value)  # itself: the gradient arrives there
@@ -106,11 +118,20 @@ class Monitor(BaseModule):
         if isinstance(self.index, str):
             return value
         index = self.index if isinstance(self.index, tuple) else (self.index,)
-        if len(index) < value.ndim:
-            return value[(slice(None), *index)]
-        first = index[0]
-        sample = slice(first, first + 1 or None) if isinstance(first, int | np.integer) else first
-        return value[sample][(slice(None), *index[1:])]
+        try:
+            if len(index) < value.ndim:
+                return value[(slice(None), *index)]
+            first = index[0]
+            one = isinstance(first, int | np.integer)
+            if one and not -len(value) <= first < len(value):
+                raise IndexError(f"there are {len(value)} samples")
+            sample = slice(first, first + 1 or None) if one else first
+            return value[sample][(slice(None), *index[1:])]
+        except (IndexError, TypeError) as error:
+            raise InputError(
+                f"{self!r}: index={self.index} does not fit {self.var_name} of {self.target!r}, of "
+                f"shape {tuple(value.shape)}, the batch first ({error})"
+            ) from error
 
     @property
     def tensor_values(self) -> Tensor:
@@ -145,23 +166,33 @@ class Monitor(BaseModule):
         return found
 
     @property
+    def nbatch_runs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(values, times) of each kept run, the newest last; runs may differ in length."""
+        return [*self._earlier, (self.values, self.times)]
+
+    @property
     def nbatch_values(self) -> np.ndarray:
         """The values of the kept runs, stacked: [runs, batch, *shape, steps].
 
         Raises:
-            InputError: If the runs differ in length or batch.
+            InputError: If their shapes differ.
         """
-        return self._stacked([*(v for v, _ in self._earlier), self.values])
+        return self._stacked([values for values, _ in self.nbatch_runs])
 
     @property
     def nbatch_times(self) -> np.ndarray:
-        """The times of the kept runs, stacked: [runs, steps]."""
-        return self._stacked([*(t for _, t in self._earlier), self.times])
+        """The times of the kept runs, stacked: [runs, steps].
+
+        Raises:
+            InputError: If their lengths differ.
+        """
+        return self._stacked([times for _, times in self.nbatch_runs])
 
     def _stacked(self, runs: list[np.ndarray]) -> np.ndarray:
-        if len({item.shape for item in runs}) > 1:
-            told = ", ".join(str(item.shape) for item in runs)
-            raise InputError(f"{self!r}: runs of different shapes cannot be stacked: {told}")
+        shapes = list(dict.fromkeys(run.shape for run in runs))
+        if len(shapes) > 1:
+            told = ", ".join(map(str, shapes))
+            raise InputError(f"{self!r}: its runs have the shapes {told}; read nbatch_runs")
         return np.stack(runs)
 
 
@@ -226,7 +257,10 @@ class SpikeMonitor(Monitor):
 
     def start_run(self) -> None:
         """Begins a new record."""
-        self._keep(bool(self._all_times))
+        if self._all_times and self.nbatch:
+            run = copy.copy(self)
+            run._earlier = []
+            self._keep(run)
         self._forget()
 
     def take(self, value: Tensor, time: float) -> None:
@@ -310,6 +344,11 @@ class SpikeMonitor(Monitor):
     def times(self) -> np.ndarray:
         """The same as `time`."""
         return self.time
+
+    @property
+    def nbatch_runs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(raster, times) of each kept run, the newest last; runs may differ in length."""
+        return [(run.values, run.time) for run in [*self._earlier, self]]
 
     def _raster(self) -> np.ndarray:
         """[batch, num, steps]; for small networks. Spikes from outside after the last step, which

@@ -13,7 +13,7 @@ from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import Encoder, Node
+from tenfold.spaic.network.nodes import Decoder, Encoder, Node
 from tenfold.spaic.network.torch_module import NetworkModule
 from tenfold.spaic.units import plain
 
@@ -163,7 +163,7 @@ class Network(Contents):
                 raise InputError(f"{group!r} has no shape; give num or shape")
             group.prepare(self.compat, self.dtype, self.device)
         for module in self.parts(Module):
-            module.torch_module.to(self.device)
+            module.torch_module.to(self.device, self.dtype)
         # Who is trained decides which tensors need gradients.
         if self._plan is None and self.parts(Learner):
             self._plan = self._make_plan()
@@ -226,17 +226,10 @@ class Network(Contents):
         from tenfold.spaic.plan import make_plan
 
         parts = [p for p in self.walk() if isinstance(p, NeuronGroup | Node | Module)]
-        shown = {id(part) for part in self.walk()}
-        hidden = {id(part) for part in self.walk(hidden=True)} - shown
-        for con in self.get_connections():
-            for end in (con.pre, con.post):
-                if id(end) not in shown and id(end) not in hidden:
-                    raise InputError(f"{con!r}: {end!r} is not a part of {self!r}; add it")
-        awake = [p for p in [*parts, *self.parts(Monitor)] if not _looks_at(p, hidden)]
         return make_plan(
-            [part for part in awake if not isinstance(part, Monitor)],
+            parts,
             self.get_connections(),
-            [part for part in awake if isinstance(part, Monitor)],
+            self.parts(Monitor),
             self.parts(Learner),
             dt=self.dt,
             strategy=self.strategy,
@@ -280,6 +273,9 @@ class Network(Contents):
 
         Args:
             time: In ms.
+
+        Raises:
+            InputError: If the network was changed since, for example by another part or engine.
         """
         self._go(self.steps(time), fresh=not self._state)
 
@@ -306,6 +302,9 @@ class Network(Contents):
         from tenfold.spaic.engines.choice import make_engine
 
         self._run_steps = count
+        if not fresh and (self._plan is None or self._engine is None):
+            # An engine made anew knows nothing of the spikes that are on their way.
+            raise InputError(f"{self!r} was changed or built anew within a run; call run")
         self.prepare()
         if self._plan is None:
             self._plan, self._engine = self._make_plan(), None
@@ -322,12 +321,12 @@ class Network(Contents):
                     f"the batch size changed from {self._batch} to {batch} within a run; call run"
                 )
             self._start(plan, batch)
-        else:
-            self._join(plan, batch)
         if self._engine is None:
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
         if plan.gradients and not self._warned:  # looked at in the first run only
-            plan.silent = {key for key, entry in plan.groups.items() if entry.surrogate is not None}
+            read = {id(con.pre) for con in plan.links if con.pre_var_name == "O"}
+            read |= {id(n.dec_target) for n in plan.decoders if n.coding_var_name == "O"}
+            plan.silent = {key for key in read & plan.groups.keys() if plan.groups[key].surrogate}
         if fresh:
             # Trainable values have new numbers, and clamped ranges apply.
             self._engine.refresh()
@@ -347,37 +346,27 @@ class Network(Contents):
         return found.pop()
 
     def _start(self, plan: Any, batch: int) -> None:
+        from tenfold.spaic.engines.step import initial_state
+
         old, self._state, self.n_time_step = self._state, {}, 0
         for con in plan.links:
             con.start_run(plan.dt, plan.compat)
-        self._join(plan, batch)
         for key, entry in plan.groups.items():
-            for name in entry.model.stay:
+            made = initial_state(entry, batch, plan.device, self._random)
+            for name, value in made.items():
                 before = old.get((key, name), self._kept.get((key, name)))
-                if before is not None:
+                if name in entry.model.stay and before is not None:
                     # A longer or shorter batch begins with the mean of what was learned.
-                    value = self._state[key, name]
                     same = before.shape == value.shape
                     value = before.detach() if same else before.detach().mean(0).expand_as(value)
-                    self._state[key, name] = value
-        for monitor in plan.monitors:
-            monitor.start_run()
-
-    def _join(self, plan: Any, batch: int) -> None:
-        """Gives parts that are new to a run their first values; the others go on."""
-        from tenfold.spaic.engines.step import initial_state
-
-        for key, entry in plan.groups.items():
-            if (key, "O") not in self._state:
-                for name, value in initial_state(entry, batch, plan.device, self._random).items():
-                    self._state[key, name] = value
+                self._state[key, name] = value
         for source in plan.sources:
-            if (id(source), "O") not in self._state:
-                zeros = torch.zeros((batch, *source.shape), dtype=self.dtype, device=self.device)
-                self._state[id(source), "O"] = zeros
-        for con in plan.links:
-            if not hasattr(con, "_dt"):
-                con.start_run(plan.dt, plan.compat)
+            zeros = torch.zeros((batch, *source.shape), dtype=self.dtype, device=self.device)
+            self._state[id(source), "O"] = zeros
+        for monitor in self.parts(Monitor):
+            monitor.start_run()
+        for node in self.parts(Decoder):
+            node.record = None
 
     def _tell_silent(self, plan: Any) -> None:
         """Says which trained groups made no spike: a surrogate gradient may be zero there."""
@@ -396,10 +385,3 @@ class Network(Contents):
             time: How long it runs for one call, in ms.
         """
         return NetworkModule(self, time)
-
-
-def _looks_at(part: Any, hidden: set[int]) -> bool:
-    """Whether a node, module or monitor refers to a hidden part, and rests with it."""
-    ends = [getattr(part, "dec_target", None), getattr(part, "target", None)]
-    ends += [*getattr(part, "input_targets", ()), *getattr(part, "output_targets", ())]
-    return any(id(end) in hidden for end in ends)

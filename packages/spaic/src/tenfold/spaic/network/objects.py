@@ -12,6 +12,15 @@ from tenfold.shared.errors import InputError
 _OPEN: ContextVar[tuple["Assembly", ...]] = ContextVar("open", default=())
 
 
+def untagged(variable: str) -> str:
+    """Gives the name of a variable without the tag that scripts of the official front end write.
+
+    Args:
+        variable: The name, perhaps with `[updated]`; what is read is always that of this step.
+    """
+    return variable.replace("[updated]", "")
+
+
 class BaseModule:
     """A named part of a network. Names are given by the attribute or variable that holds it.
 

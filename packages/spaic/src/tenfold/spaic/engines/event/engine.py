@@ -157,7 +157,8 @@ class EventEngine:
         self._loop = compiled("\n".join(text), code.literal.scope)
 
     def _watches(self, entry: GroupPlan) -> bool:
-        monitors = (m for m in self.plan.monitors if isinstance(m, SpikeMonitor) and m.on)
+        # Whether they are on or not: that may change between the parts of a run.
+        monitors = (m for m in self.plan.monitors if isinstance(m, SpikeMonitor))
         return any(m.target is entry.group for m in monitors) or any(
             node.dec_target is entry.group for node in self.plan.decoders
         )
@@ -202,7 +203,7 @@ class EventEngine:
         made: dict[int, list[np.ndarray]] = {}
         for number, source in enumerate(self.plan.sources):
             if in_loop(source):
-                refresh_rate(self.code, number, source)
+                refresh_rate(self.code, number, source)  # type: ignore[arg-type]
             else:
                 source.start(count, self.plan.dt, done)
                 made[number] = []
@@ -248,8 +249,9 @@ class EventEngine:
         """The steps between two looks at the states; 0 if nobody looks."""
         if not monitors:
             return 0
-        steps = [1 if m.dt is None else max(1, round(m.dt / self.plan.dt)) for m in monitors]
-        return int(np.gcd.reduce(steps))
+        every = [1.0 if m.dt is None else m.dt / self.plan.dt for m in monitors]
+        whole = all(abs(steps - round(steps)) < 1e-6 and steps > 0.5 for steps in every)
+        return int(np.gcd.reduce([round(steps) for steps in every])) if whole else 1
 
     def _copy_back(self, state: dict[Key, Tensor]) -> None:
         """Gives states and plastic weights back to the network."""

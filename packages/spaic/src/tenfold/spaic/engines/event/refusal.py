@@ -78,6 +78,10 @@ def _watching(plan: Plan) -> str | None:
         spikes = isinstance(monitor, SpikeMonitor)
         if spikes and (monitor.var_name != "O" or not isinstance(monitor.index, str)):
             return f"{monitor!r} records a part of the spikes"
+        if spikes and monitor.dt is not None:
+            return f"{monitor!r} looks at spikes at some steps only"
+        if (id(monitor.target), monitor.var_name) in plan.inputs_seen:
+            return f"{monitor!r} records what arrives at each step"
         weights = isinstance(monitor.target, Connection) and not spikes
         if id(monitor.target) not in plan.groups and not weights:
             return f"{monitor!r} records what is neither a group nor a weight"
@@ -97,4 +101,10 @@ def _groups(plan: Plan) -> str | None:
 
 
 def _is_spike(value: Any) -> bool:
-    return isinstance(value, ast.Call) and ast.unparse(value.func) in ("spike", "where")
+    """Whether a value is 0 or 1 in any case; `O` itself is, if all lines that assign it are."""
+    if isinstance(value, ast.Call):
+        name = ast.unparse(value.func)
+        return name == "spike" or (name == "where" and all(map(_is_spike, value.args[1:])))
+    if isinstance(value, ast.Name):
+        return value.id == "O"
+    return isinstance(value, ast.Constant) and value.value in (0, 1)

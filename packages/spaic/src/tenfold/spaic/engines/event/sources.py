@@ -21,7 +21,7 @@ def in_loop(source: Encoder) -> bool:
     return known and not source.coding.get("gen_first", False)
 
 
-def refresh_rate(code: Code, number: int, source: Encoder) -> None:
+def refresh_rate(code: Code, number: int, source: Generator) -> None:
     """Takes over a generator's source, which may have changed since the last part of a run.
 
     Args:
@@ -29,6 +29,7 @@ def refresh_rate(code: Code, number: int, source: Encoder) -> None:
         number: The source's number.
         source: The source.
     """
+    source.check_rates(code.plan.dt)
     rate = code.arguments[f"rate_{number}"]
     rate[:] = source.source.reshape(-1).numpy()
     if source.coding_method == "poisson":

@@ -74,6 +74,8 @@ def refusal(plan: Plan) -> str | None:
             plain = con.deliverable and con.kind in DENSE.values()
             if not plain or plan.groups[id(con.post)].model.dtype != plan.dtype:
                 return f"{con!r}, from a group to itself, is not a plain dense link"
+            if (id(con.post), con.post_var_name) in plan.inputs_seen:
+                return f"what {con.post!r} gives itself is read, and known within its loop only"
     for part in plan.order:
         if isinstance(part, Module):
             return f"{part!r} is called at every step"
@@ -326,6 +328,9 @@ class ScanEngine:
             else torch.zeros(shape, dtype=model.dtype, device=self.plan.device)
             for name in model.inputs
         ]
+        for name, value in zip(model.inputs, inputs, strict=True):
+            if (key, name) in self.plan.inputs_seen:
+                whole[key, name] = value
         starts = [state[key, name] for name in model.states]
         values = group_values(kernel.entry, self.plan.device)
         fixed = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
@@ -343,13 +348,6 @@ class ScanEngine:
             sums.pop((key, name), None)
 
     def _watch(self, monitor: Monitor, whole: dict[Key, Tensor], done: int) -> None:
-        key = (id(monitor.target), monitor.var_name)
-        if key not in whole:
-            known = [name for found, name in whole if found == key[0]]
-            raise InputError(
-                f"{monitor!r}: {monitor.target!r} has no variable {monitor.var_name!r}; it has "
-                f"{', '.join(known)}"
-            )
-        for k, value in enumerate(whole[key]):
+        for k, value in enumerate(whole[id(monitor.target), monitor.var_name]):
             if monitor.is_due(done + k + 1, self.plan.dt):
                 monitor.take(value, (done + k + 1) * self.plan.dt)

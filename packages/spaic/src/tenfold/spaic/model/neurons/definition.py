@@ -194,7 +194,7 @@ def compile_model(
                 _tell_coarse(name, value, dt, where)
     else:
         for name in parameters:  # a step that is written as forward Euler
-            if f"dt / {name} *" in model.step:
+            if f"dt / {name} *" in model.step or f"= dt / {name}" in model.constants:
                 _tell_coarse(name, parameters[name], dt, where)
         if method is not None:
             raise InputError(f"{where}: model {model.name!r} has no differential equations")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.connections import synapses
-from tenfold.spaic.network.connections.delays import draw_delays
+from tenfold.spaic.network.connections.delays import delayed, draw_delays
 from tenfold.spaic.network.connections.images import IMAGE_OPTIONS, IMAGES, image_shapes
 from tenfold.spaic.network.connections.links import (
     DENSE,
@@ -28,7 +28,7 @@ from tenfold.spaic.network.connections.links import (
     given_tensor,
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
-from tenfold.spaic.network.objects import BaseModule
+from tenfold.spaic.network.objects import BaseModule, untagged
 from tenfold.spaic.units import plain
 
 
@@ -57,7 +57,8 @@ class Connection(BaseModule):
         w_max: See w_min.
         is_parameter: Whether a gradient learner trains the weight; by default that of the link.
         min_delay: Shortest delay in ms.
-        delay: One delay in ms for all, or an array (post, pre), or one a synapse.
+        delay: One delay in ms for all, on any link but an electrical one; or an array (post, pre),
+            or one a synapse, on links whose synapses are pairs of neurons.
         train_delay: Whether a gradient learner trains the delays of a dense link; see
             `network.connections.delays`.
         weight_quantization: Round the weights and clip them to [−128, 128] at the start of a run.
@@ -112,7 +113,7 @@ class Connection(BaseModule):
             link_type = STORED_AS[LINKS[link_type]]
         self.pre, self.post = pre, post
         self.link_type, self.kind = link_type, LINKS[link_type]
-        self.pre_var_name, self.post_var_name = pre_var_name, post_var_name
+        self.pre_var_name, self.post_var_name = untagged(pre_var_name), untagged(post_var_name)
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
         self.syn_kwargs = dict(syn_kwargs or {})
         known = LINK_OPTIONS.get(self.kind, set())
@@ -146,6 +147,7 @@ class Connection(BaseModule):
         # A plan may turn a link to a state into one to an input, which is read a step earlier.
         self.into, self.ahead = post_var_name, 0
         self.training = True
+        self.dtype = torch.float32
         self._state: dict[str, Any] = {}
         synapses.check(self)
         if self.kind in IMAGES.values():
@@ -201,6 +203,7 @@ class Connection(BaseModule):
         Raises:
             InputError: For weights, delays or options that do not fit; it names the connection.
         """
+        self.dtype = dtype
         if self.kind in IMAGES.values():
             self.fit_image()
         if self.weight is None and self.kind not in ("null", "pool"):
@@ -214,6 +217,8 @@ class Connection(BaseModule):
         if self.bias is None and self.given_bias is not None:
             size = self.out_channels if self.kind in IMAGES.values() else self.post.num
             bias = given_tensor(self, self.given_bias, (size,), "bias", generator)
+            if not bool(torch.isfinite(bias).all()):
+                raise InputError(f"{self!r}: bias holds values that are not finite")
             self.bias = torch.nn.Parameter(bias.to(device=device, dtype=dtype))
         delayed = self.max_delay > 0 or "delay_complex_synapse" in self.syn_type
         if self.delay is None and (delayed or self.given_delay is not None):
@@ -294,6 +299,7 @@ class Connection(BaseModule):
         """
         if self.weight is not None and x.dtype != self.weight.dtype:
             x = x.to(self.weight.dtype)  # models may have a precision of their own
+        x = delayed(self, x)
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
         return x.reshape(len(x), *self.post.size) if self.post.shape else x

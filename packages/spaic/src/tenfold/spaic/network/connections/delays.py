@@ -57,17 +57,24 @@ def draw_delays(con: "Connection", generator: torch.Generator) -> Tensor:
     return made
 
 
-def delayed(con: "Connection", x: Tensor) -> Tensor | None:
-    """The source one delay ago, where all synapses have the same fixed delay; else None.
+def has_lags(con: "Connection") -> bool:
+    """Whether each synapse has a delay of its own.
 
     Args:
         con: The connection.
-        x: [batch, pre], the source in this step.
     """
-    if con.delay is None:
+    return con.delay is not None and con.delay.ndim > 0
+
+
+def delayed(con: "Connection", x: Tensor) -> Tensor:
+    """The source one delay ago, where all synapses have the same fixed delay.
+
+    Args:
+        con: The connection; where its synapses have delays of their own, x passes.
+        x: [batch, *source shape], the source in this step.
+    """
+    if con.delay is None or has_lags(con) or "delay_complex_synapse" in con.syn_type:
         return x
-    if con.delay.ndim > 0 or con.train_delay:
-        return None
     if "single" not in con._state:
         con._state["single"] = int(con.delay_steps(con._dt, con._compat))
     steps = con._state["single"]
@@ -153,9 +160,8 @@ def scattered(con: "Connection", x: Tensor) -> Tensor:
     Returns:
         [batch, post].
     """
-    late = delayed(con, x)
-    if late is not None:
-        values = late[:, con.pre_index]
+    if not has_lags(con):
+        values = x[:, con.pre_index]
     else:
         if "steps" not in con._state:
             steps = torch.from_numpy(con.delay_steps(con._dt, con._compat))

@@ -18,33 +18,57 @@ class Initializer:
         **arguments: Those of the function, for example a=-0.1, b=0.1 of uniform.
 
     Raises:
-        InputError: For another name.
+        InputError: For another name, or an argument that the function does not have.
     """
 
-    _KNOWN: Mapping[str, Callable[..., Tensor]] = {
-        "uniform": torch.nn.init.uniform_,
-        "normal": torch.nn.init.normal_,
-        "xavier_uniform": torch.nn.init.xavier_uniform_,
-        "xavier_normal": torch.nn.init.xavier_normal_,
-        "kaiming_uniform": torch.nn.init.kaiming_uniform_,
-        "kaiming_normal": torch.nn.init.kaiming_normal_,
-        "constant": lambda t, constant_value=0.0, **_: torch.nn.init.constant_(t, constant_value),
-        "sparse": lambda t, sparsity=0.1, std=0.01, **k: torch.nn.init.sparse_(
-            t, sparsity, std, **k
+    _KNOWN: Mapping[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+        "uniform": (torch.nn.init.uniform_, ("a", "b")),
+        "normal": (torch.nn.init.normal_, ("mean", "std")),
+        "xavier_uniform": (torch.nn.init.xavier_uniform_, ("gain",)),
+        "xavier_normal": (torch.nn.init.xavier_normal_, ("gain",)),
+        "kaiming_uniform": (torch.nn.init.kaiming_uniform_, ("a", "mode", "nonlinearity")),
+        "kaiming_normal": (torch.nn.init.kaiming_normal_, ("a", "mode", "nonlinearity")),
+        "constant": (
+            lambda t, constant_value=0.0, generator=None: t.fill_(constant_value),
+            ("constant_value",),
+        ),
+        "sparse": (
+            lambda t, sparsity=0.1, std=0.01, generator=None: torch.nn.init.sparse_(
+                t, sparsity, std, generator=generator
+            ),
+            ("sparsity", "std"),
         ),
     }
 
     def __init__(self, name: str, **arguments: Any) -> None:
         if name not in self._KNOWN:
             raise InputError(did_you_mean(name, self._KNOWN, "initializer"))
+        for key in arguments:
+            if key not in self._KNOWN[name][1]:
+                raise InputError(did_you_mean(key, self._KNOWN[name][1], f"argument of {name}"))
         self.name, self.arguments = name, arguments
 
-    def __call__(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """Draws a tensor.
 
         Args:
             shape: Its shape.
             generator: Where the numbers come from.
+            dtype: Its precision.
+
+        Raises:
+            InputError: For a shape or values that the function does not take.
         """
-        made = torch.empty(tuple(shape))
-        return self._KNOWN[self.name](made, generator=generator, **self.arguments)
+        made = torch.empty(tuple(shape), dtype=dtype)
+        try:
+            return self._KNOWN[self.name][0](made, generator=generator, **self.arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            told = str(error).splitlines()[0]
+            raise InputError(
+                f"initializer {self.name} of shape {tuple(shape)} with {self.arguments}: {told}"
+            ) from error

@@ -111,13 +111,16 @@ def given_tensor(
         generator: Where random numbers come from.
 
     Returns:
-        float64, or float32 from an initialiser.
+        float64, or the network's precision from an initialiser.
 
     Raises:
         InputError: If it has another shape.
     """
     if isinstance(value, Initializer):
-        return value(shape, generator)
+        try:
+            return value(shape, generator, con.dtype)
+        except InputError as error:
+            raise InputError(f"{con!r}: {what}: {error}") from error
     made = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
     made = made.detach().to(torch.float64)
     if made.ndim == 0:
@@ -239,7 +242,7 @@ def _draw_stored(con: "Connection", generator: torch.Generator) -> Tensor:
     kind = con.kind
     drawn = con.given_weight
     if kind == "sparse_sparse" and isinstance(drawn, Initializer) and drawn.name == "sparse":
-        dense = drawn((n, m), generator)
+        dense = drawn((n, m), generator, con.dtype)
         con.post_index, con.pre_index = dense.nonzero(as_tuple=True)
         return dense[con.post_index, con.pre_index]
     if kind == "one_to_one_sparse":

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.spaic.network.connections.delays import delayed, history, lagged_weight, scattered
+from tenfold.spaic.network.connections.delays import has_lags, history, lagged_weight, scattered
 from tenfold.spaic.network.connections.images import (
     IMAGES,
     batch_norm,
@@ -30,6 +30,7 @@ from tenfold.spaic.network.connections.learned import (
     attend,
     normalise,
 )
+from tenfold.spaic.network.connections.links import DENSE, STORED
 
 __all__ = ["SYNAPSES", "Synapse", "apply", "check", "option", "unfolding"]
 
@@ -78,6 +79,26 @@ def check(con: "Connection") -> None:
                 f"{con!r}: tau_r=tau_d={rise:g}: its current is zero; take different times, or "
                 "alpha_synapse"
             )
+    _check_delays_and_bias(con)
+
+
+def _check_delays_and_bias(con: "Connection") -> None:
+    """Refuses what no stage of the connection would look at."""
+    what = f"{con.kind} link with {', '.join(con.syn_type)}"
+    weighs = bool(set(con.syn_type) & WEIGHING) and con.kind not in ("null", "pool")
+    asked = con.max_delay > 0 or con.given_delay is not None or con.train_delay
+    if asked and "electrical" in con.syn_type:
+        raise InputError(f"{con!r}: an electrical synapse acts at once on both sides; no delay")
+    one = con.given_delay is not None and np.ndim(con.given_delay) == 0 and not con.train_delay
+    pairs = con.kind in DENSE.values() or con.kind in STORED.values() or con.kind == "all_to_all"
+    each = (weighs and pairs) or "delay_complex_synapse" in con.syn_type
+    if asked and not one and not each:
+        raise InputError(
+            f"{con!r}: a {what} has no delays of single synapses; give one for all, delay="
+        )
+    biased = {"conv", "conv_transpose", "local", "attention"} & set(con.syn_type)
+    if con.given_bias is not None and not biased and not weighs:
+        raise InputError(f"{con!r}: a {what} adds no bias; leave bias out")
 
 
 def option(con: "Connection", synapse: str, name: str) -> Any:
@@ -106,16 +127,15 @@ def _weighted(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
         scale = float(con.options.get("unit_conversion", 1.0)) * con._dt
         drawn = torch.rand((len(x), *con.weight.shape), generator=random, device=x.device)  # type: ignore[union-attr]
         hit = (drawn < x[:, None, :] * scale).to(x.dtype)
-        made: Tensor = (hit * con.weight).sum(-1)  # type: ignore[operator]
+        made = (hit * con.weight).sum(-1)  # type: ignore[operator]
         return made if con.bias is None else made + con.bias
     if con.stored_sparse:
         return scattered(con, x)
     if con.kind == "all_to_all":
         return _summed(con, x)
     weight = con.weight if con.mask is None else con.weight * con.mask  # type: ignore[operator]
-    late = delayed(con, x)
-    if late is not None:
-        return F.linear(late, weight, con.bias)  # type: ignore[arg-type]
+    if not has_lags(con):
+        return F.linear(x, weight, con.bias)  # type: ignore[arg-type]
     return F.linear(history(con, x), lagged_weight(con, weight), con.bias)  # type: ignore[arg-type]
 
 
@@ -124,9 +144,8 @@ def _summed(con: "Connection", x: Tensor) -> Tensor:
     weight: Tensor = con.weight  # type: ignore[assignment]
     apart = bool(con.options.get("no_self", False))
     each = x if apart else x.sum(1, keepdim=True)
-    late = delayed(con, each)
-    if late is not None:
-        each = weight[0, 0] * late
+    if not has_lags(con):
+        each = weight[0, 0] * each
     else:
         past = history(con, each).reshape(len(x), -1, each.shape[1])
         each = torch.einsum("bln,l->bn", past, lagged_weight(con, weight)[0])
@@ -249,6 +268,9 @@ def _rotating(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     slots = state["slots"] * np.exp(-1j * math.pi * dt / turn)
     ready = slots.real > state["close"]
     arrived = torch.where(ready, slots, torch.zeros_like(slots))
+    if con._compat != "spaic":  # what arrived within the step has decayed and turned since
+        age = torch.where(ready, (math.pi / 2 - slots.angle()) * turn / math.pi, 0.0)
+        arrived = arrived.abs() * 1j * torch.exp(-(1 + 1j * math.pi / k) / tau * age)
     slots = torch.where(ready, torch.zeros_like(slots), slots)
     new = x.flatten(1)[:, None, :].to(slots.dtype) * state["start"]
     state["slots"] = slots + new
@@ -290,6 +312,12 @@ SYNAPSES: Mapping[str, Synapse] = {
     ),
 }
 """The names of `syn_type` → what each does."""
+
+
+WEIGHING = frozenset(
+    ["basic", "1_order_synapse", "2_order_synapse", "mix_order_synapse", "alpha_synapse"]
+)
+"""Those that weigh the source and add the bias, if no stage before has done so."""
 
 
 def apply(con: "Connection", name: str, x: Tensor, random: torch.Generator) -> Tensor:

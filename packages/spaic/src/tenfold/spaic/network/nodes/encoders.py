@@ -24,9 +24,10 @@ def _spikes_at(steps: Tensor, count: int, silent: Tensor | None = None) -> Calla
 
 
 def _null(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable[[int], Tensor]:
-    if x.ndim < 2 or x.shape[1] < count:
+    steps = node.passed + count
+    if x.ndim < 2 or x.shape[1] < steps:
         raise InputError(
-            f"{node!r}: coding 'null' takes (batch, time, *shape) with at least {count} steps, got "
+            f"{node!r}: coding 'null' takes (batch, time, *shape) with at least {steps} steps, got "
             f"{tuple(x.shape)}"
         )
     return lambda k: x[:, k]
@@ -46,14 +47,12 @@ def _poisson(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable[[int
     if bool((x < 0).any()):
         raise InputError(f"{node!r}: a Poisson rate is {float(x.min()):g}; expected >= 0")
     p = x * float(node.option("unit_conversion")) * dt
-    if float(p.max()) > 1 and not node.told_saturation:  # once, not for each batch
-        node.told_saturation = True
-        message(f"{node!r}: rates up to {float(p.max()):g} a step saturate at one spike a step")
+    node.tell_saturation(p)
     start, end = float(node.option("start_time")), float(node.option("end_time"))
 
     def emit(k: int) -> Tensor:
         drawn = torch.rand(p.shape, generator=node.generator, device=p.device, dtype=p.dtype)
-        if start <= (k + 1) * dt + 1e-9 and k * dt <= end + 1e-9:
+        if start - 1e-9 <= k * dt < end - 1e-9:
             return (drawn < p) if p.numel() else drawn > 1
         return torch.zeros_like(p)
 
@@ -139,6 +138,10 @@ def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[
 class Encoder(Node):
     """Turns data into input at each step; `net.input(x)` sets the data, the batch first.
 
+    In `run_continue` the data go on where they were, unless new data were set, which begin there.
+    What is coded over a run (latency, relative_latency, uniform, mstb) is coded over its first part
+    where `time` does not say how long it takes.
+
     coding_method: null (data are (batch, time, *shape)), float, constant_current, poisson,
     bernoulli, latency, relative_latency, uniform, sstb (one spike time in ms a neuron), mstb
     (a pair (times in ms, neurons) a sample). The rules stand in section 9.1 of the method card.
@@ -166,6 +169,7 @@ class Encoder(Node):
         Args:
             data: [batch, *shape] (null: [batch, time, *shape]; mstb: a list of pairs).
         """
+        self._begun = None
         if self.coding_method == "mstb":
             self.source = list(data)
             self.batch = len(self.source)
@@ -189,6 +193,19 @@ class Encoder(Node):
 
     batch = 1
     told_saturation = False
+    passed = 0  # the steps of these data that were before this part of the run
+    _begun: int | None = None
+    _window = 0
+
+    def tell_saturation(self, p: Tensor) -> None:
+        """Says once that probabilities above one cannot be reached.
+
+        Args:
+            p: The probability of a spike in a step.
+        """
+        if not self.told_saturation and p.numel() and float(p.max()) > 1:
+            self.told_saturation = True
+            message(f"{self!r}: rates up to {float(p.max()):g} a step saturate at one spike a step")
 
     def start(self, count: int, dt: float, done: int = 0) -> None:
         """Gets ready to emit the steps 0 .. count − 1.
@@ -196,7 +213,7 @@ class Encoder(Node):
         Args:
             count: The number of steps.
             dt: The step in ms.
-            done: The steps made before in this run; data begin anew, a generator's time does not.
+            done: The steps made before in this run.
 
         Raises:
             InputError: Without data, or for data that the coding cannot take.
@@ -206,7 +223,10 @@ class Encoder(Node):
         x = self.source
         if isinstance(x, Tensor):
             x = x.to(device=self._device, dtype=self._dtype)
-        steps = count if self.time is None else math.ceil(self.time / dt - 1e-9)
+        if self._begun is None or done == 0:
+            self._begun, self._window = done, count
+        self.passed = done - self._begun
+        steps = self._window if self.time is None else math.ceil(self.time / dt - 1e-9)
         function = self.codings[self.coding_method].function
         self._emit = function(self, x, count if self.coding_method == "null" else steps, dt)
 
@@ -224,17 +244,17 @@ class Encoder(Node):
             return None
         made: Tensor = x.to(device=self._device, dtype=self._dtype)
         if self.coding_method == "null":
-            return made[:, :count].transpose(0, 1)
+            return made[:, self.passed : self.passed + count].transpose(0, 1)
         return made.expand(count, *made.shape)
 
     def emit(self, k: int) -> Tensor:
         """Gives the input of one step.
 
         Args:
-            k: The step of this run, from 0.
+            k: The step of this part of the run, from 0.
 
         Returns:
             [batch, *shape].
         """
-        made: Tensor = self._emit(k)
+        made: Tensor = self._emit(self.passed + k)
         return made.to(device=self._device, dtype=self._dtype)

@@ -22,8 +22,10 @@ def _poisson_generator(node: "Generator", source: Tensor, k: int, dt: float) -> 
 
 
 def _poisson_step(node: "Generator", source: Tensor, k: int, dt: float) -> Tensor:
-    drawn = torch.rand(source.shape, generator=node.generator, device=source.device)
-    spikes = (drawn.to(source.dtype) < source * dt).to(source.dtype)
+    drawn = torch.rand(
+        source.shape, generator=node.generator, device=source.device, dtype=source.dtype
+    )
+    spikes = (drawn < source * dt).to(source.dtype)
     return float(node.option("weight")) * spikes * node.within(k, dt)
 
 
@@ -159,6 +161,17 @@ class Generator(Encoder):
         start, end = float(self.option("start_time")), float(self.option("end_time"))
         return float(start - 1e-9 <= k * dt < end - 1e-9)
 
+    def check_rates(self, dt: float) -> None:
+        """Says once that a generator of at most one spike a step cannot reach its rate.
+
+        Args:
+            dt: The step in ms.
+        """
+        if self.coding_method == "poisson_generator":
+            self.tell_saturation(self.source * float(self.option("unit_conversion")))
+        elif self.coding_method == "poisson_generator2":
+            self.tell_saturation(self.source * dt)
+
     def start(self, count: int, dt: float, done: int = 0) -> None:
         """Gets ready to emit steps.
 
@@ -172,6 +185,7 @@ class Generator(Encoder):
         """
         if self.source is None:
             raise InputError(f"{self!r} has no source; give rate= or call it with one")
+        self.check_rates(dt)
         source = self.source.to(device=self._device, dtype=self._dtype)
         function = self.codings[self.coding_method].function
         unit = {_poisson_generator: self.coding.get("unit_conversion", 0.1), _poisson_step: dt}

@@ -7,6 +7,7 @@ import torch
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.groups import Layer
+from tenfold.spaic.network.objects import untagged
 from tenfold.spaic.units import plain
 
 
@@ -56,7 +57,7 @@ class Node(Layer):
             if key not in options:
                 hint = did_you_mean(key, options, f"option of {coding_method}")
                 raise InputError(f"{self!r}: {hint}")
-        self.coding_method, self.coding_var_name = coding_method, coding_var_name
+        self.coding_method, self.coding_var_name = coding_method, untagged(coding_var_name)
         self.dec_target, self.dt = dec_target, dt
         self.time = None if time is None else float(plain(time, "time"))
         self.coding = {key: plain(value) for key, value in coding.items()}
