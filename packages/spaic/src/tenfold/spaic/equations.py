@@ -9,10 +9,11 @@ V = where(O > 0, v_reset, u)
 ```
 
 that is read from top to bottom: a state keeps its old value until its line. `spike(u)` is 1 where
-u > 0; a learner may give it a surrogate gradient. A comparison has no gradient, so the reset above
-is detached, while `V = u - u * O` is not. Differential equations (`dV/dt = -V / tau`) are turned
-into such steps by `integrate`. Only names, numbers, arithmetic, comparisons and the functions of
-`FUNCTIONS` are accepted, so a model read from a file cannot run other code.
+u > 0, `spike_at(u)` where u >= 0; a learner may give both a surrogate gradient. A comparison has no
+gradient, so the reset above is detached, while `V = u - u * O` is not. Differential equations
+(`dV/dt = -V / tau`) are turned into such steps by `integrate`. Only names, numbers, arithmetic,
+comparisons and the functions of `FUNCTIONS` are accepted, so a model read from a file cannot run
+other code.
 """
 
 import ast
@@ -44,6 +45,7 @@ FUNCTIONS = frozenset(
         "round",
         "exprel",
         "spike",
+        "spike_at",
         "detach",
         "where",
         "maximum",
@@ -486,6 +488,7 @@ NAMESPACE: dict[str, Callable[..., Any]] = {
     "round": _either(torch.round, np.round),
     "exprel": _either(_exprel_tensor, _exprel_number),
     "spike": _heaviside,
+    "spike_at": lambda x: 1 - _heaviside(-x),
     "detach": lambda x: x.detach() if isinstance(x, Tensor) else x,
     "where": _either(
         lambda c, a, b: torch.where(torch.as_tensor(c), a, b), lambda c, a, b: np.where(c, a, b)
@@ -586,8 +589,9 @@ def scalar_lines(program: Program, literal: Callable[[float], str]) -> list[str]
                 return ast.IfExp(*arguments)
             if function == "detach":
                 return arguments[0]
-            if function == "spike":
-                test = ast.Compare(arguments[0], [ast.Gt()], [_name(literal(0.0))])
+            if function in ("spike", "spike_at"):
+                reached = ast.Gt() if function == "spike" else ast.GtE()
+                test = ast.Compare(arguments[0], [reached], [_name(literal(0.0))])
                 return ast.IfExp(test, _name(literal(1.0)), _name(literal(0.0)))
             return ast.Call(_name(f"f_{function}"), arguments, [])
 

@@ -1,6 +1,7 @@
 """The step engine: runs every network, one step after the other, on tensors. The reference."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,7 @@ class GroupStep:
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
             self.functions["spike"] = entry.surrogate
+            self.functions["spike_at"] = replace(entry.surrogate, at_zero=True)
 
     def advance(self, state: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Makes one step up to the spikes.

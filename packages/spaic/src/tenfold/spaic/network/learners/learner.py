@@ -249,11 +249,18 @@ class Learner(BaseModule):
         if self.surrogate is None:
             return
         parts = self.parts(self.trainable)
-        passing = {id(part) for part in [*parts, *self.parts(self.pathway)]}
+        passing = {id(part): part for part in [*parts, *self.parts(self.pathway)]}
+        for group in passing.values():
+            model = group.definition(None) if isinstance(group, NeuronGroup) else None
+            if model is not None and "|" in model.threshold:
+                message(
+                    f"{self!r}: the threshold {model.threshold!r} of {group!r} passes no gradient; "
+                    "one comparison does, alone or with masks joined to it by &"
+                )
         for con in parts:
             if isinstance(con, Connection) and id(con.post) not in passing:
                 model = con.post.definition(None) if isinstance(con.post, NeuronGroup) else None
-                if model is not None and ("spike(" in model.step or model.ode):
+                if model is not None and ("spike" in model.step or model.ode):
                     message(
                         f"{self!r}: {con!r} is trained, but {con.post!r} is neither in trainable "
                         "nor in pathway, so that no gradient passes its spikes"
