@@ -39,6 +39,7 @@ from tenfold.spaic.network.learners.stdp import (
 from tenfold.spaic.network.learners.supervised import FORCE, PSD, SPAN, ReSuMe, SpikeProp, Tempotron
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
+from tenfold.spaic.units import measured
 
 _OPTIMISERS = {
     name: getattr(torch.optim, name)
@@ -137,6 +138,7 @@ class Learner(BaseModule):
         self.pathway = listed(pathway)
         self.algorithm = algorithm.casefold() if isinstance(algorithm, str) else algorithm.__name__
         self.reward = reward
+        options = {key: measured(key, value, f"{self!r}") for key, value in options.items()}
         self.options = options
         self.surrogate: Surrogate | None = None
         self.rule: type[Rule] | None = None
