@@ -14,6 +14,7 @@ from tenfold.spaic import (
     Decoder,
     Encoder,
     ExcludedTypePolicy,
+    Generator,
     IncludedTypePolicy,
     IndexConnectPolicy,
     Initializer,
@@ -24,6 +25,7 @@ from tenfold.spaic import (
     NeuronModel,
     Projection,
     SpikeMonitor,
+    StateMonitor,
     load_state,
     network_load,
     network_save,
@@ -31,7 +33,7 @@ from tenfold.spaic import (
 )
 from tenfold.spaic.library import psc_of_psp
 from tenfold.spaic.saving import network_from_dict, network_to_dict
-from tenfold.spaic.units import Hz, Quantity, ms, mV, s
+from tenfold.spaic.units import Hz, Quantity, ms, mV, nA, pA, s
 
 
 def column():
@@ -425,3 +427,62 @@ def test_a_model_of_double_precision_in_a_network_of_single_precision():
         made.append(net.variable(last, "V"))
     assert made[0].abs().max() > 0
     torch.testing.assert_close(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: NeuronGroup(1, name="g", tau_m=10 * mV), "g: tau_m=10 mV is a potential; expect"),
+        (lambda: NeuronGroup(1, name="g", v_th=-50 * ms), "g: v_th=-50 ms is a time; expected a p"),
+        (lambda: NeuronGroup(1, name="g", refractory=2 * mV), "g: refractory=2 mV is a potential"),
+        (lambda: NeuronGroup(1, name="g", initial={"V": 1 * ms}), "g: V=1 ms is a time"),
+        (lambda: NeuronGroup(1, "cuba", name="g", C=1 * pA), "g: C=1 pA is a current"),
+        (
+            lambda: Connection(
+                NeuronGroup(1),
+                NeuronGroup(1),
+                name="c",
+                syn_type=["basic", "1_order_synapse"],
+                syn_kwargs={"tau": 5 * mV},
+            ),
+            "c: tau=5 mV is a potential",
+        ),
+        (
+            lambda: Generator(num=1, name="p", coding_method="poisson", rate=5 * pA),
+            "5 pA is a current; expected a rate",
+        ),
+        (lambda: Learner(name="l", algorithm="stdp", tau_plus=1 * Hz), "l: tau_plus=0.001 kHz is"),
+        (lambda: StateMonitor(NeuronGroup(1), "V", dt=1 * mV), "dt=1 mV is a potential"),
+    ],
+)
+def test_a_quantity_of_another_dimension_is_refused_with_the_name_of_the_part(make, told):
+    with pytest.raises(InputError, match=told):
+        make()
+
+
+def test_quantities_may_be_arrays_and_weights():
+    times = np.array([10.0, 20.0]) * ms
+    assert isinstance(times, Quantity)
+    assert str(times) == "[10. 20.] ms"
+    assert (torch.ones(2) * ms).dimension == "time"
+    with Network(dtype=torch.float64) as net:
+        source = Generator(num=2, coding_method="cc_generator", rate=np.array([1.0, 2.0]) * nA)
+        cell = NeuronGroup(2, model="iaf_psc_exp", tau_m=times)
+        link = Connection(
+            source,
+            cell,
+            weight=np.eye(2) * nA,
+            bias=5 * pA,
+            w_max=0.5 * nA,
+            syn_type=["basic", "1_order_synapse"],
+            syn_kwargs={"tau": 2 * ms},
+        )
+        watch = StateMonitor(cell, "V", dt=0.2 * ms)
+    assert cell.model_parameters["tau_m"].tolist() == [10.0, 20.0]
+    net.run(1.0 * ms)
+    assert link.weight.tolist() == [[500.0, 0.0], [0.0, 500.0]]
+    assert link.bias.tolist() == [5.0, 5.0]
+    assert source.source.tolist() == [[1000.0, 2000.0]]
+    assert watch.times.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    own = NeuronModel(name="own", parameters={"v_th": 1.0}, step="O = spike(Isyn - v_th)")
+    assert NeuronGroup(1, model=own, v_th=3 * Hz).model_parameters == {"v_th": 0.003}

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import message
+from tenfold.spaic import equations as eq
 from tenfold.spaic.model.neurons import CompiledModel
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import Layer, NeuronGroup
@@ -266,6 +268,12 @@ def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
         raise InputError(
             f"{what!r}: {target!r} (model {entry.model.name}) has no variable {name!r}; inputs: "
             f"{', '.join(entry.model.inputs)}; states: {', '.join(entry.model.states)}"
+        )
+    read = eq.names(line.value for line in (*entry.model.update, *entry.model.reset))
+    if name in entry.model.inputs and name not in read:
+        message(
+            f"{what!r}: {target!r} (model {entry.model.name}) does not read {name!r}, so that "
+            f"nothing arrives; its states: {', '.join(entry.model.states)}"
         )
 
 

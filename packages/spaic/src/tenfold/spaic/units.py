@@ -8,15 +8,19 @@ capacitance in pF, rates in kHz (events a ms), so that nS · mV = pA and pA · m
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tenfold.shared.errors import InputError
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with its dimension, in the unit that the models use."""
+    """A value with its dimension, in the unit that the models use; an array may be the value."""
 
-    value: float
+    value: Any
     dimension: str
+
+    __array_ufunc__ = None  # NumPy leaves `array * ms` to this class
 
     def __mul__(self, factor: float) -> "Quantity":
         return Quantity(self.value * factor, self.dimension)
@@ -43,7 +47,8 @@ class Quantity:
         return other
 
     def __str__(self) -> str:
-        return f"{self.value:g} {_SHOWN[self.dimension]}"
+        shown = f"{self.value:g}" if np.ndim(self.value) == 0 else str(self.value)
+        return f"{shown} {_SHOWN[self.dimension]}"
 
 
 _SHOWN = {
@@ -78,3 +83,35 @@ def plain(value: Any, dimension: str | None = None) -> Any:
     if dimension is not None and value.dimension != dimension:
         raise InputError(f"{value} is a {value.dimension}; expected a {dimension}")
     return value.value
+
+
+_MEASURED = {
+    "time": "delay dt end_time max_delay max_time min_delay period refractory start_time "
+    "time_window",
+    "potential": "delta_t EK EL ENa Ee Ei V VT Vreset Vspk v_crit v_peak v_reset v_rest "
+    "v_start v_th",
+    "capacitance": "C",
+    "conductance": "gK gL gNa",
+    "current": "I_e",
+}
+_DIMENSIONS = {name: key for key, names in _MEASURED.items() for name in names.split()}
+
+
+def measured(name: str, value: Any, where: str, own: bool = False) -> Any:
+    """Gives the number of a parameter; a quantity must measure what the parameter's name says.
+
+    Args:
+        name: The parameter: a time constant begins with `tau`; others as the library's models name
+            them.
+        value: A quantity or anything else, which passes.
+        where: What the parameter belongs to, for messages.
+        own: Whether it is that of a user's own model, where only time constants are known.
+
+    Raises:
+        InputError: If it measures something else.
+    """
+    expected = "time" if name.startswith("tau") else None if own else _DIMENSIONS.get(name)
+    try:
+        return plain(value, expected)
+    except InputError as error:
+        raise InputError(f"{where}: {name}={error}") from error

@@ -1,6 +1,7 @@
 """The step engine: runs every network, one step after the other, on tensors. The reference."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic import equations as eq
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import ALPHA, NeuronGroup
-from tenfold.spaic.network.learners import GroupRule, Learner, Moment, Rule
+from tenfold.spaic.network.learners import GroupRule, Learner, Moment, Rule, Surrogate
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.nodes import Reward
 from tenfold.spaic.plan import GroupPlan, Plan
@@ -117,11 +118,11 @@ class GroupStep:
         self.functions["sum"] = lambda x: x.sum(tuple(range(1, x.ndim)), keepdim=True)
         self.functions["batch_sum"] = lambda x: x.sum(0, keepdim=True).expand_as(x)
         if entry.surrogate is not None:
-            surrogate = entry.surrogate
-            learned = surrogate.learned
-            self.functions["spike"] = lambda u: surrogate(
-                u, self.values[ALPHA] if learned else None
-            )
+            self.functions["spike"] = self._spikes(entry.surrogate)
+            self.functions["spike_at"] = self._spikes(replace(entry.surrogate, at_zero=True))
+
+    def _spikes(self, surrogate: Surrogate) -> Any:
+        return lambda u: surrogate(u, self.values[ALPHA] if surrogate.learned else None)
 
     def advance(self, state: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Makes one step up to the spikes.

@@ -9,10 +9,11 @@ V = where(O > 0, v_reset, u)
 ```
 
 that is read from top to bottom: a state keeps its old value until its line. `spike(u)` is 1 where
-u > 0; a learner may give it a surrogate gradient. A comparison has no gradient, so the reset above
-is detached, while `V = u - u * O` is not. Differential equations (`dV/dt = -V / tau`) are turned
-into such steps by `integrate`. Only names, numbers, arithmetic, comparisons and the functions of
-`FUNCTIONS` are accepted, so a model read from a file cannot run other code.
+u > 0, `spike_at(u)` where u >= 0; a learner may give both a surrogate gradient. A comparison has no
+gradient, so the reset above is detached, while `V = u - u * O` is not. Differential equations
+(`dV/dt = -V / tau`) are turned into such steps by `integrate`. Only names, numbers, arithmetic,
+comparisons and the functions of `FUNCTIONS` are accepted, so a model read from a file cannot run
+other code.
 """
 
 from tenfold.spaic.equations.compiling import (

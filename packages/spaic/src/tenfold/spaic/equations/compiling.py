@@ -71,6 +71,7 @@ NAMESPACE: dict[str, Callable[..., Any]] = {
     "round": _either(torch.round, np.round),
     "exprel": _either(_exprel_tensor, _exprel_number),
     "spike": _heaviside,
+    "spike_at": lambda x: 1 - _heaviside(-x),
     "detach": lambda x: x.detach() if isinstance(x, Tensor) else x,
     "where": _either(
         lambda c, a, b: torch.where(torch.as_tensor(c), a, b), lambda c, a, b: np.where(c, a, b)
@@ -171,8 +172,9 @@ def scalar_lines(program: Program, literal: Callable[[float], str]) -> list[str]
                 return ast.IfExp(*arguments)
             if function == "detach":
                 return arguments[0]
-            if function == "spike":
-                test = ast.Compare(arguments[0], [ast.Gt()], [variable(literal(0.0))])
+            if function in ("spike", "spike_at"):
+                reached = ast.Gt() if function == "spike" else ast.GtE()
+                test = ast.Compare(arguments[0], [reached], [variable(literal(0.0))])
                 return ast.IfExp(test, variable(literal(1.0)), variable(literal(0.0)))
             return ast.Call(variable(f"f_{function}"), arguments, [])
 

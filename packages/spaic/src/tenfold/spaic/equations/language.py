@@ -25,6 +25,7 @@ FUNCTIONS = frozenset(
         "round",
         "exprel",
         "spike",
+        "spike_at",
         "detach",
         "where",
         "maximum",

@@ -125,14 +125,19 @@ class NeuronGroup(Layer):
         if num is None and shape is None:
             raise InputError(f"NeuronGroup {name or ''}: give num or shape")
         super().__init__(num, shape, name, neuron_type)
-        from tenfold.spaic.units import plain
+        from tenfold.spaic.units import measured
 
         self.model = model
-        self.model_parameters = {key: plain(value) for key, value in parameters.items()}
-        self.refractory = plain(refractory)
+        own = isinstance(model, NeuronModel)
+        self.model_parameters = {
+            key: measured(key, value, f"{self!r}", own) for key, value in parameters.items()
+        }
+        self.refractory = measured("refractory", refractory, f"{self!r}")
         self.refractory_from = refractory_from
         self.method = method
-        self.initial = {key: plain(value) for key, value in (initial or {}).items()}
+        self.initial = {
+            key: measured(key, value, f"{self!r}", own) for key, value in (initial or {}).items()
+        }
         self.parameter_variables = list(parameter_variables)
         self.varible_ranges = dict(varible_ranges or {})
         self.prefer_device = prefer_device

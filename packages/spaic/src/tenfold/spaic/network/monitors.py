@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.objects import BaseModule, untagged
+from tenfold.spaic.units import measured
 
 
 class Monitor(BaseModule):
@@ -43,6 +44,7 @@ class Monitor(BaseModule):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
+        dt = measured("dt", dt, f"{self!r}")
         if dt is not None and dt <= 0:
             raise InputError(f"{self!r}: dt={dt}; expected > 0 ms")
         if not isinstance(nbatch, bool) and (not isinstance(nbatch, int) or nbatch < 0):

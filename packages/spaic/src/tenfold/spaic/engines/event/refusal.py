@@ -104,7 +104,10 @@ def _is_spike(value: Any) -> bool:
     """Whether a value is 0 or 1 in any case; `O` itself is, if all lines that assign it are."""
     if isinstance(value, ast.Call):
         name = ast.unparse(value.func)
-        return name == "spike" or (name == "where" and all(map(_is_spike, value.args[1:])))
+        spikes = name in ("spike", "spike_at")
+        return spikes or (name == "where" and all(map(_is_spike, value.args[1:])))
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
+        return _is_spike(value.left) and _is_spike(value.right)
     if isinstance(value, ast.Name):
         return value.id == "O"
     return isinstance(value, ast.Constant) and value.value in (0, 1)

@@ -9,6 +9,7 @@ from tenfold.spaic.network.groups import ALPHA
 from tenfold.spaic.network.learners import Surrogate
 
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_SPIKES = ("spike", "spike_at")
 _TEST = {ast.Gt: ">", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Eq: "=="}
 
 
@@ -79,7 +80,7 @@ class Tape:
         assert isinstance(node, ast.Call)
         assert isinstance(node.func, ast.Name)
         given = [self._walk(part) for part in node.args]
-        if node.func.id == "spike" and self.surrogate is not None and self.surrogate.learned:
+        if node.func.id in _SPIKES and self.surrogate is not None and self.surrogate.learned:
             given.append(self.now[ALPHA])
         return self._emit(node.func.id, *given)
 
@@ -99,8 +100,9 @@ class Tape:
                 text = f"{a[1]} if {a[0]} else {a[2]}"
             elif op.kind == "detach":
                 text = a[0]
-            elif op.kind == "spike":
-                test = ">=" if self.surrogate is not None and self.surrogate.at_zero else ">"
+            elif op.kind in _SPIKES:
+                from_zero = op.kind == "spike_at" or (self.surrogate and self.surrogate.at_zero)
+                test = ">=" if from_zero else ">"
                 text = f"{one} if {a[0]} {test} {zero} else {zero}"
             else:
                 text = f"f_{op.kind}({', '.join(a)})"
@@ -116,7 +118,7 @@ class Tape:
         found = set(roots)
         stops = {"detach", "floor", "round"} | set(_TEST.values()) | {"&", "|"}
         for op in self.ops:
-            if op.kind in stops or (op.kind == "spike" and self.surrogate is None):
+            if op.kind in stops or (op.kind in _SPIKES and self.surrogate is None):
                 continue
             if found & set(op.args):
                 found.add(op.out)
@@ -174,7 +176,7 @@ class Tape:
             ]
         if kind == "clip":
             return [(a[0], f"({d} if ({a[0]} >= {a[1]}) & ({a[0]} <= {a[2]}) else {zero})")]
-        if kind == "spike":
+        if kind in _SPIKES:
             surrogate: Surrogate = self.surrogate  # type: ignore[assignment]
             texts = (surrogate.text, surrogate.by_alpha)
             slopes = [self._slope(text, a) for text in texts[: len(a)]]

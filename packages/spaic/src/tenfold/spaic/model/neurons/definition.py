@@ -1,5 +1,6 @@
 """What a neuron model is: its text, its parameters, and the step that is compiled from both."""
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,8 @@ class NeuronModel:
         constants: Lines computed once in float64 from the parameters and `dt`.
         step: Lines of one step.
         ode: Lines `dX/dt = ...`.
-        threshold: The spike condition, for example `V > v_th`.
+        threshold: The spike condition, for example `V > v_th` or `V >= v_th`. Of conditions joined
+            by & the first is the one that learners give a gradient; the others are masks.
         jump: Lines between the integration of `ode` and the threshold.
         reset: Lines that only neurons that spiked carry out.
         inputs: Variables that hold the sum of what connections deliver in this step. A connection
@@ -259,13 +261,18 @@ def _tell_coarse(name: str, value: Any, dt: float, where: str) -> None:
         )
 
 
-def _spike_of(condition: Any) -> Any:
-    """Writes `a > b` as spike(a - b), which learners can give a gradient; else a plain mask."""
-    import ast
+def _spike_of(condition: ast.expr) -> ast.expr:
+    """Writes a condition as a spike, which learners can give a gradient, and masks without one.
 
-    simple = isinstance(condition, ast.Compare) and isinstance(condition.ops[0], ast.Gt)
-    if simple:
-        return eq.expression(
-            f"spike(({ast.unparse(condition.left)}) - ({ast.unparse(condition.comparators[0])}))"
-        )
+    `a > b` is spike(a - b), `a >= b` is spike_at(a - b); what is joined to it by & is a mask.
+    """
+    if isinstance(condition, ast.BinOp) and isinstance(condition.op, ast.BitAnd):
+        first, mask = ast.unparse(_spike_of(condition.left)), ast.unparse(condition.right)
+        return eq.expression(f"{first} * where({mask}, 1.0, 0.0)")
+    if isinstance(condition, ast.Compare) and not isinstance(condition.ops[0], ast.Eq):
+        sides = [ast.unparse(condition.left), ast.unparse(condition.comparators[0])]
+        if isinstance(condition.ops[0], ast.Lt | ast.LtE):
+            sides.reverse()
+        strict = isinstance(condition.ops[0], ast.Gt | ast.Lt)
+        return eq.expression(f"{'spike' if strict else 'spike_at'}(({sides[0]}) - ({sides[1]}))")
     return eq.expression(f"where({ast.unparse(condition)}, 1.0, 0.0)")

@@ -159,7 +159,7 @@ register(
         x = where(refrac > 0, 0.0, Isyn)
         refrac = refrac - 1
         v = decay * (V - v_rest) + v_rest + x
-        O = where(v >= thresh, 1.0, 0.0)
+        O = spike_at(v - thresh)
         refrac = where(O > 0, reset_refrac, refrac)
         V = where(O > 0, v_reset, v)
         """,

@@ -29,7 +29,7 @@ from tenfold.spaic.network.connections.links import (
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.objects import BaseModule, untagged
-from tenfold.spaic.units import plain
+from tenfold.spaic.units import measured, plain
 
 
 class Connection(BaseModule):
@@ -51,7 +51,7 @@ class Connection(BaseModule):
         syn_kwargs: Parameters of the synapse models (tau, tau_r, tau_d, p, num_features, U, ...).
         prefer_device: Kept for the network's file.
         weight: An array of the weight's shape (of one value a synapse for sparse storage), a
-            number, or an `Initializer`.
+            number, a `Quantity` of these, or an `Initializer`.
         bias: An array of one value a target neuron or channel, or an `Initializer`.
         w_min: The weights are clamped to [w_min, w_max] at the start of each run.
         w_max: See w_min.
@@ -115,25 +115,27 @@ class Connection(BaseModule):
         self.link_type, self.kind = link_type, LINKS[link_type]
         self.pre_var_name, self.post_var_name = untagged(pre_var_name), untagged(post_var_name)
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
-        self.syn_kwargs = dict(syn_kwargs or {})
+        self.syn_kwargs = {
+            key: measured(key, value, f"{self!r}") for key, value in (syn_kwargs or {}).items()
+        }
         known = LINK_OPTIONS.get(self.kind, set())
         known = known | IMAGE_OPTIONS if self.kind in IMAGES.values() else known
         for key in options:
             if key not in known:
                 raise InputError(f"{self!r}: {did_you_mean(key, known, f'option of {link_type}')}")
-        self.options = options
+        self.options = {key: plain(value) for key, value in options.items()}
         self.syn_type = self._synapses(syn_type)
         if self.kind == "continuous_local":  # its weights lie between bounds (section 5)
             w_min, w_max = (0.0 if w_min is None else w_min), (0.1 if w_max is None else w_max)
-        self.given_weight, self.given_bias = weight, bias
-        self.w_min, self.w_max = w_min, w_max
+        self.given_weight, self.given_bias = plain(weight), plain(bias)
+        self.w_min, self.w_max = plain(w_min), plain(w_max)
         self.is_parameter = (
             self.kind not in STORED.values() if is_parameter is None else is_parameter
         )
         self.weight_quantization = weight_quantization
-        self.max_delay = float(plain(max_delay, "time"))
-        self.min_delay = plain(min_delay, "time")
-        self.given_delay = plain(delay, "time")
+        self.max_delay = float(measured("max_delay", max_delay, f"{self!r}"))
+        self.min_delay = measured("min_delay", min_delay, f"{self!r}")
+        self.given_delay = measured("delay", delay, f"{self!r}")
         self.train_delay = train_delay
         if self.max_delay < 0 or not math.isfinite(self.max_delay):
             raise InputError(f"{self!r}: max_delay={max_delay}; expected >= 0 ms")

@@ -18,6 +18,7 @@ from tenfold.spaic.network.learners.registry import ALGORITHMS, RULES
 from tenfold.spaic.network.learners.rule import GroupRule, Rule
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
 from tenfold.spaic.network.objects import Assembly, BaseModule
+from tenfold.spaic.units import measured
 
 if TYPE_CHECKING:
     from tenfold.spaic.plan import Plan
@@ -97,6 +98,7 @@ class Learner(BaseModule):
         made = type(self) if algorithm is None else algorithm
         self.algorithm = made.casefold() if isinstance(made, str) else made.__name__
         self.reward = reward
+        options = {key: measured(key, value, f"{self!r}") for key, value in options.items()}
         self.options = options
         self.surrogate: Surrogate | None = None
         self.rule: type[Rule] | None = None
@@ -223,11 +225,18 @@ class Learner(BaseModule):
         if self.surrogate is None:
             return
         parts = self.parts(self.trainable)
-        passing = {id(part) for part in [*parts, *self.parts(self.pathway)]}
+        passing = {id(part): part for part in [*parts, *self.parts(self.pathway)]}
+        for group in passing.values():
+            model = group.definition(None) if isinstance(group, NeuronGroup) else None
+            if model is not None and "|" in model.threshold:
+                message(
+                    f"{self!r}: the threshold {model.threshold!r} of {group!r} passes no gradient; "
+                    "one comparison does, alone or with masks joined to it by &"
+                )
         for con in parts:
             if isinstance(con, Connection) and id(con.post) not in passing:
                 model = con.post.definition(None) if isinstance(con.post, NeuronGroup) else None
-                if model is not None and ("spike(" in model.step or model.ode):
+                if model is not None and ("spike" in model.step or model.ode):
                     message(
                         f"{self!r}: {con!r} is trained, but {con.post!r} is neither in trainable "
                         "nor in pathway, so that no gradient passes its spikes"

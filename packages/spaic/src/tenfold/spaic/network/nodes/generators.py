@@ -113,14 +113,16 @@ class Generator(Encoder):
         if self.shape is None and self.dec_target is not None:
             self.shape = self.dec_target.shape
         if rate is not None:
-            self(plain(rate))
+            self(rate)
 
     def __call__(self, source: Any) -> None:
         """Sets the source.
 
         Args:
-            source: A number, [num] or [batch, num]; sin, ramp and noise: with a last axis of two.
+            source: A number, [num] or [batch, num], or a `Quantity` of these; sin, ramp and noise:
+                with a last axis of two.
         """
+        source = plain(source, "rate" if self.coding_method.startswith("poisson") else None)
         made = torch.as_tensor(np.asarray(source) if not isinstance(source, Tensor) else source)
         made = made.to(torch.float64)
         if not bool(torch.isfinite(made).all()):

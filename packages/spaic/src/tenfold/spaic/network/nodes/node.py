@@ -8,7 +8,7 @@ import torch
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.groups import Layer
 from tenfold.spaic.network.objects import untagged
-from tenfold.spaic.units import plain
+from tenfold.spaic.units import measured, plain
 
 
 class Node(Layer):
@@ -58,9 +58,9 @@ class Node(Layer):
                 hint = did_you_mean(key, options, f"option of {coding_method}")
                 raise InputError(f"{self!r}: {hint}")
         self.coding_method, self.coding_var_name = coding_method, untagged(coding_var_name)
-        self.dec_target, self.dt = dec_target, dt
+        self.dec_target, self.dt = dec_target, plain(dt, "time")
         self.time = None if time is None else float(plain(time, "time"))
-        self.coding = {key: plain(value) for key, value in coding.items()}
+        self.coding = {key: measured(key, value, f"{self!r}") for key, value in coding.items()}
         self.source: Any = None
         self._device, self._dtype = torch.device("cpu"), torch.float32
 
