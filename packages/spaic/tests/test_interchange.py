@@ -8,7 +8,17 @@ import torch
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic import Connection, Decoder, Encoder, Network, NeuronGroup, from_nir, to_nir
+from tenfold.shared.progress import set_quiet
+from tenfold.spaic import (
+    Connection,
+    Decoder,
+    Encoder,
+    Module,
+    Network,
+    NeuronGroup,
+    from_nir,
+    to_nir,
+)
 
 nir = pytest.importorskip("nir")
 DT = 1e-3
@@ -192,6 +202,22 @@ def test_what_nir_has_no_node_for_is_told():
             Connection(source, cell, name="link", **options)
         with pytest.raises(InputError, match=f"Connection link: .*{told}"):
             to_nir(net)
+
+
+def test_what_nir_cannot_say_is_refused_or_told(capsys):
+    set_quiet(False)
+    with Network() as net:
+        source = Encoder(num=2, coding_method="null")
+        cell = NeuronGroup(2, refractory=1.0, initial={"V": 0.5})
+        Connection(source, cell)
+    with pytest.raises(InputError, match="NeuronGroup cell: NIR has no refractory periods"):
+        to_nir(net)
+    cell.refractory = 0.0
+    to_nir(net)
+    assert "NeuronGroup cell: NIR has no starting values" in capsys.readouterr().err
+    net.inner = Module(torch.nn.Linear(2, 2), source, cell)
+    with pytest.raises(InputError, match="Module inner: NIR has no torch modules"):
+        to_nir(net)
 
 
 def test_recurrent_edges_carry_the_spikes_of_the_step_before_and_graphs_may_lie_in_graphs(tmp_path):

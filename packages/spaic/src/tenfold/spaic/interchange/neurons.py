@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
 from tenfold.spaic.model.neurons import NeuronModel, resolve
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.network import Network
@@ -104,10 +105,14 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         shape: The node's shape.
 
     Raises:
-        InputError: For another model.
+        InputError: For another model, and for a refractory period.
     """
     model = group.definition(net.compat)
     values = resolve(model, group.model_parameters | group.trainables, f"{group!r}")
+    if np.any(np.asarray(group.refractory) > 0):
+        raise InputError(f"{group!r}: NIR has no refractory periods, but refractory is set")
+    if np.any(np.asarray(values.get("v_start", 0.0)) != 0) or group.initial:
+        message(f"{group!r}: NIR has no starting values; in the graph all states begin at zero")
     seconds, name = net.dt * 1e-3, model.name
 
     def full(value: Any) -> np.ndarray:
