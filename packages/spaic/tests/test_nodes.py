@@ -529,6 +529,23 @@ def test_decoders_pool_populations_and_add_bias_before_the_scale():
     )
 
 
+def test_labels_are_one_a_sample():
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        cell = NeuronGroup(3, model="null")
+        Connection(source, cell)
+        out = Decoder(dec_target=cell, coding_method="spike_counts")
+    with pytest.raises(InputError, match="Decoder out: there has been no run to decode"):
+        _ = out.predict
+    net.source(np.ones((2, 3)))
+    net.out([0, 1, 2])
+    net.run(0.2)
+    with pytest.raises(InputError, match="Decoder out: 3 labels for a batch of 2"):
+        _ = out.predict
+    net.out([0, 1])
+    assert out.predict.shape == (2, 3)
+
+
 def test_decoders_refuse_sizes_that_do_not_fit():
     cell = NeuronGroup(6)
     for options, said in (
