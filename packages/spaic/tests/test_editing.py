@@ -92,6 +92,9 @@ def test_what_is_not_in_the_network_is_told():
     net.reads = Decoder(dec_target=stranger, coding_method="spike_counts")
     with pytest.raises(InputError, match="Decoder reads reads NeuronGroup stranger, which is not"):
         net.run(0.1)
+    net.reads = Decoder(dec_target=net.a.exc, coding_method="v_t", coding_var_name="V")
+    with pytest.raises(InputError, match="Decoder reads: NeuronGroup exc has no variable 'V'"):
+        net.run(0.1)
 
 
 def test_replacing_rewires_all_that_refers_to_the_old_part():

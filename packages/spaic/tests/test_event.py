@@ -229,3 +229,46 @@ def test_links_that_the_event_engine_refuses(options, told):
     net.build(engine="event")
     with pytest.raises(InputError, match=f"Connection link {told}"):
         net.run(1.0)
+
+
+def circling(engine):
+    net = Network("circle", dtype=torch.float64)
+    net.cells = NeuronGroup(20, model="lif", initial={"V": np.linspace(0, 2, 20)})
+    weight = np.roll(np.eye(20), 3, axis=0) * 1.5
+    net.on = Connection(net.cells, net.cells, weight=weight, delay=0.7)
+    net.all, net.every = SpikeMonitor(net.cells), SpikeMonitor(net.cells, dt=0.5)
+    net.late = SpikeMonitor(net.cells)
+    net.late.monitor_off()
+    net.build(engine=engine)
+    net.run(3.0)
+    net.late.monitor_on()
+    net.run_continue(4.0)
+    return net
+
+
+def test_monitors_have_their_interval_and_are_switched_in_every_engine():
+    a, b = circling("step"), circling("event")
+    assert b.engine_note.startswith("event")
+    for name in ("all", "every", "late"):
+        one, two = a.members[name], b.members[name]
+        np.testing.assert_array_equal(one.spk_index[0], two.spk_index[0])
+        np.testing.assert_allclose(one.spk_times[0], two.spk_times[0], atol=1e-9)
+        np.testing.assert_allclose(one.time, two.time, atol=1e-9)
+    assert len(b.all.spk_times[0]) > len(b.late.spk_times[0]) > 20
+    assert b.late.spk_times[0].min() > 3.0
+    np.testing.assert_allclose(b.every.time, 0.5 * np.arange(1, 15), atol=1e-9)
+
+
+def test_a_change_within_a_run_is_refused_where_spikes_are_on_their_way():
+    net = circling("event")
+    net.more = StateMonitor(net.cells, "V")
+    with pytest.raises(InputError, match="circle was changed within a run; the event engine holds"):
+        net.run_continue(1.0)
+    net.run(1.0)
+    net.run_continue(1.0)
+    assert len(net.more.times) == 20
+    net = circling("step")
+    before = len(net.all.spk_times[0])
+    net.more = StateMonitor(net.cells, "V")
+    net.run_continue(3.0)  # the step engine's links hold what is on its way
+    assert len(net.all.spk_times[0]) > before + 20

@@ -135,6 +135,13 @@ def make_plan(
             raise InputError(
                 f"{node!r} reads {node.dec_target!r}, which is not a part of the network"
             )
+        entry = plan.groups.get(id(node.dec_target))
+        states = entry.model.states if entry is not None else ("O",)
+        if node.coding_var_name not in states:
+            raise InputError(
+                f"{node!r}: {node.dec_target!r} has no variable {node.coding_var_name!r}; it has "
+                f"{', '.join(states)}"
+            )
     # A link to a decoder would be read by nobody; a link of a hidden group rests.
     plan.links = [c for c in links if id(c.pre) in present and id(c.post) in present]
     for source in plan.sources:  # a generator may write straight into a group

@@ -356,7 +356,7 @@ class StepEngine:
 
     def _watched(self, monitor: Any, state: dict[Key, Tensor]) -> Tensor:
         """What a monitor records; rewards and the traces of rules are not among the states."""
-        target, name = monitor.target, monitor.var_name.replace("[updated]", "")
+        target, name = monitor.target, monitor.var_name
         if isinstance(target, Reward) and name == "Output_Reward":
             made: Tensor = target.value  # type: ignore[assignment]
             return made[None]
@@ -384,7 +384,7 @@ def watched(monitor: Any, state: dict[Key, Tensor]) -> Tensor:
     Returns:
         [batch, ...]; a weight gets a batch axis of one.
     """
-    target, name = monitor.target, monitor.var_name.replace("[updated]", "")
+    target, name = monitor.target, monitor.var_name
     if isinstance(target, Connection):
         value = getattr(target, name, None)
         if not isinstance(value, Tensor):

@@ -40,7 +40,8 @@ class Monitor(BaseModule):
         super().__init__(name)
         if dt is not None and dt <= 0:
             raise InputError(f"{self!r}: dt={dt}; expected > 0 ms")
-        self.target, self.var_name, self.index, self.dt = target, var_name, index, dt
+        self.target, self.index, self.dt = target, index, dt
+        self.var_name = var_name.replace("[updated]", "")
         self.get_grad, self.nbatch = get_grad, nbatch
         self.on = True
         self._records: list[Tensor] = []
@@ -249,10 +250,9 @@ class SpikeMonitor(Monitor):
             size: The number of neurons.
             steps: [steps], the ends of all steps in ms.
         """
-        if self.on:
-            self._size = (1, size)
-            self._chunks.append((np.zeros(len(neurons), dtype=np.int64), neurons, times))
-            self._all_times.extend(steps.tolist())
+        self._size = (1, size)
+        self._chunks.append((np.zeros(len(neurons), dtype=np.int64), neurons, times))
+        self._all_times.extend(steps.tolist())
 
     def push_spike_train(self, times: Any, index: Any, batch_index: int = 0) -> None:
         """Inserts spikes that were made elsewhere, for example by hardware.

@@ -62,6 +62,7 @@ class Network(Contents):
         self._batch = 0
         self.n_time_step = 0
         self.engine_note = ""
+        self._ran = ""  # the engine of the last run
         self._warned = False
 
     # ----------------------------------------------------------------------------------- settings
@@ -323,6 +324,13 @@ class Network(Contents):
             self._join(plan, batch)
         if self._engine is None:
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+            if not fresh and plan.links and "event" in (self._engine.name, self._ran):
+                self._engine = None
+                raise InputError(
+                    f"{self!r} was changed within a run; the event engine holds spikes that are on "
+                    "their way and cannot go on: call run, or build(engine='step') before it"
+                )
+        self._ran = self._engine.name
         if plan.gradients and not self._warned:  # looked at in the first run only
             plan.silent = {key for key, entry in plan.groups.items() if entry.surrogate is not None}
         if fresh:
