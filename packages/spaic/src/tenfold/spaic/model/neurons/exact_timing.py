@@ -42,7 +42,11 @@ register(  # with a current of tau_s: the potential that a spike causes has the 
             **_slif.parameters,
             "V0": KERNEL.replace("tau_p", "tau_m").replace("tau_q", "tau_s"),
         },
-        constants="beta_m = exp(-dt / tau_m)\nbeta_s = exp(-dt / tau_s)",
-        step="u = beta_m * V + V0 * (beta_m - beta_s) * C\nC = beta_s * C + Isyn" + _CROSSING,
+        constants="""
+        beta_m = exp(-dt / tau_m)
+        beta_s = exp(-dt / tau_s)
+        kick = V0 * where(tau_m == tau_s, dt / tau_m * beta_m, beta_m - beta_s)
+        """,  # with equal times the alpha function
+        step="u = beta_m * V + kick * C\nC = beta_s * C + Isyn" + _CROSSING,
     )
 )
