@@ -282,8 +282,14 @@ def test_steps_of_the_official_roundings_are_not_copied():
     net = Network()
     net.set_backend_dt(0.001)
     assert net.steps(1.0) == 1000
+    net.run(1.0)
+    assert net.n_time_step == 1000  # the official loop makes 996
+    assert net.time == pytest.approx(1.0)
     net.set_backend_dt(0.3)
     assert net.steps(0.9) == 3
+    assert net.steps(1.0) == 4
+    net.set_backend_dt(1.0)
+    assert net.steps(25.5) == 26
 
 
 def test_bad_data_is_refused_with_the_name_of_the_node():
