@@ -253,6 +253,19 @@ def test_current_based_neurons_and_the_three_resets(tmp_path, reset):
         assert torch.equal(found[k], s)
 
 
+def test_current_based_integrators_do_not_spike(tmp_path):
+    x = torch.from_numpy((RANDOM.random((2, 60, 4)) < 0.5).astype(np.float32))
+    full = [np.full(4, v) for v in (0.005, 0.01, 3.0, 0.1)]
+    node = nir.CubaLI(*full, w_in=np.full(4, 2.0))
+    nodes = ends([4], [4]) | {"cells": node}
+    found = there_and_back(graph(nodes, ["input", "cells", "output"]), x, tmp_path)
+    current, v = torch.zeros(2, 4), torch.zeros(2, 4)
+    for k in range(60):
+        current = current + 0.2 * (2 * x[:, k] - current)
+        v = v + 0.1 * (0.1 - v + 3 * current)
+        torch.testing.assert_close(found[k], v)
+
+
 def test_masks_sparse_links_and_passing_groups_are_written(tmp_path):
     with Network() as net:
         input = Encoder(num=6, coding_method="null")
