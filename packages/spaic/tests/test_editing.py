@@ -69,6 +69,32 @@ def test_an_edit_takes_effect_in_the_next_run():
     assert [con.name for con in net.get_connections()] == ["to_a", "more"]
 
 
+@pytest.mark.parametrize("engine", ["step", "event"])
+def test_hidden_parts_do_not_learn(engine):
+    net = two_columns()
+    for column in (net.a, net.b):
+        column.exc.model = column.inh.model = "lif"
+    net.out.coding_var_name = "O"
+    net.rule = Learner(trainable=[net], algorithm="stdp", lr=0.5)
+    net.source = Encoder(num=3, coding_method="null")
+    del net.seen
+    for name in ("to_a", "to_b"):
+        old = net.members.pop(name)
+        net.add(name, Connection(net.source, old.post, w_mean=2.0, w_std=0.0))
+    net.source(np.ones((1, 30, 3)))
+    net.b.assembly_hide()
+    net.build(strategy=0, engine=engine)
+    before = {con.name: con.weight.clone() for con in net.get_connections()}
+    net.run(3.0)
+    changed = {
+        con.name for con in net.get_connections() if not torch.equal(con.weight, before[con.name])
+    }
+    assert changed == {"to_a", "link"}
+    net.b.assembly_show()
+    net.run(3.0)
+    assert not torch.equal(net.cross.weight, before["cross"])
+
+
 def test_a_shown_part_joins_a_run_that_continues():
     with Network() as net:
         first, second = (NeuronGroup(1, model="lif", initial={"V": 0.5}) for _ in range(2))

@@ -166,9 +166,13 @@ class StepEngine:
         self.steps = {
             key: GroupStep(entry, random, plan.device) for key, entry in plan.groups.items()
         }
-        self.rules = [
-            (learner, learner.make_rules(random)) for learner in plan.learners if learner.rule
+        linked = {id(con) for con in plan.links}  # links of hidden groups rest, and do not learn
+        made = [
+            (learner, [rule for rule in learner.make_rules(random) if id(rule.con) in linked])
+            for learner in plan.learners
+            if learner.rule
         ]
+        self.rules = [(learner, rules) for learner, rules in made if rules]
 
     def refresh(self) -> None:
         """Computes the constants again, since parameters may have been trained."""
