@@ -69,6 +69,32 @@ def test_an_edit_takes_effect_in_the_next_run():
     assert [con.name for con in net.get_connections()] == ["to_a", "more"]
 
 
+@pytest.mark.parametrize("engine", ["step", "event"])
+def test_hidden_parts_do_not_learn(engine):
+    net = two_columns()
+    for column in (net.a, net.b):
+        column.exc.model = column.inh.model = "lif"
+    net.out.coding_var_name = "O"
+    net.rule = Learner(trainable=[net], algorithm="stdp", lr=0.5)
+    net.source = Encoder(num=3, coding_method="null")
+    del net.seen
+    for name in ("to_a", "to_b"):
+        old = net.members.pop(name)
+        net.add(name, Connection(net.source, old.post, w_mean=2.0, w_std=0.0))
+    net.source(np.ones((1, 30, 3)))
+    net.b.assembly_hide()
+    net.build(strategy=0, engine=engine)
+    before = {con.name: con.weight.clone() for con in net.get_connections()}
+    net.run(3.0)
+    changed = {
+        con.name for con in net.get_connections() if not torch.equal(con.weight, before[con.name])
+    }
+    assert changed == {"to_a", "link"}
+    net.b.assembly_show()
+    net.run(3.0)
+    assert not torch.equal(net.cross.weight, before["cross"])
+
+
 def test_what_is_not_in_the_network_is_told():
     stranger = NeuronGroup(3, name="stranger")
     net = two_columns()
@@ -78,6 +104,9 @@ def test_what_is_not_in_the_network_is_told():
     del net.wrong
     net.reads = Decoder(dec_target=stranger, coding_method="spike_counts")
     with pytest.raises(InputError, match="Decoder reads refers to NeuronGroup stranger"):
+        net.run(0.1)
+    net.reads = Decoder(dec_target=net.a.exc, coding_method="v_t", coding_var_name="V")
+    with pytest.raises(InputError, match="Decoder reads: NeuronGroup exc has no variable 'V'"):
         net.run(0.1)
 
 

@@ -357,7 +357,34 @@ def test_a_sampling_interval_that_is_not_whole_steps_is_the_same_by_events():
     np.testing.assert_allclose(times("event", 0.25), [0.3, 0.5, 0.8, 1.0, 1.3, 1.5, 1.8, 2.0])
     np.testing.assert_allclose(times("event", 0.25), times("step", 0.25))
     np.testing.assert_allclose(times("event", 0.5), [0.5, 1.0, 1.5, 2.0])
-    sampled = spiking_every_step("auto", dt=0.5)
+    sampled = spiking_every_step("event", dt=0.5)
     sampled.run(2.0)
-    assert sampled.engine_note.startswith("step")
     assert sampled.spikes.spk_count[0, 0] == 4
+
+
+def circling(engine):
+    net = Network("circle", dtype=torch.float64)
+    net.cells = NeuronGroup(20, model="lif", initial={"V": np.linspace(0, 2, 20)})
+    weight = np.roll(np.eye(20), 3, axis=0) * 1.5
+    net.on = Connection(net.cells, net.cells, weight=weight, delay=0.7)
+    net.all, net.every = SpikeMonitor(net.cells), SpikeMonitor(net.cells, dt=0.5)
+    net.late = SpikeMonitor(net.cells)
+    net.late.monitor_off()
+    net.build(engine=engine)
+    net.run(3.0)
+    net.late.monitor_on()
+    net.run_continue(4.0)
+    return net
+
+
+def test_monitors_have_their_interval_and_are_switched_in_every_engine():
+    a, b = circling("step"), circling("event")
+    assert b.engine_note.startswith("event")
+    for name in ("all", "every", "late"):
+        one, two = a.members[name], b.members[name]
+        np.testing.assert_array_equal(one.spk_index[0], two.spk_index[0])
+        np.testing.assert_allclose(one.spk_times[0], two.spk_times[0], atol=1e-9)
+        np.testing.assert_allclose(one.time, two.time, atol=1e-9)
+    assert len(b.all.spk_times[0]) > len(b.late.spk_times[0]) > 20
+    assert b.late.spk_times[0].min() > 3.0
+    np.testing.assert_allclose(b.every.time, 0.5 * np.arange(1, 15), atol=1e-9)

@@ -212,3 +212,20 @@ def test_all_engines_agree_on_exact_times_and_their_gradients(model, var):
     for one, two in zip(*made, strict=True):
         assert one.abs().max() > 0
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
+
+
+def test_selif_of_equal_times_has_the_alpha_function():
+    for other, expected in (
+        (9.0, lambda t: t / 9 * np.exp(1 - t / 9)),
+        (4.5, lambda t: 4 * (np.exp(-t / 9) - np.exp(-t / 4.5))),
+    ):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(num=1, coding_method="null")
+            cell = NeuronGroup(1, model="selif", tau_m=9.0, tau_s=other)
+            Connection(source, cell, weight=[[0.9]])
+            seen = StateMonitor(cell, "V")
+        net.build(strategy=1)
+        net.source(np.eye(1, 300)[:, :, None])
+        net.run(30.0)
+        t = 0.1 * np.arange(300)
+        np.testing.assert_allclose(seen.values[0, 0], 0.9 * expected(t), atol=1e-12)

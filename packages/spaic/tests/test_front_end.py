@@ -241,6 +241,26 @@ def test_convolutions_fill_the_shape_and_count_parameters_as_the_card():
     assert sum(p.numel() for p in net.get_testparams()) == 317_602
 
 
+def test_a_link_between_images_gives_its_target_a_shape():
+    with Network() as net:
+        source = Encoder(shape=(1, 28, 28), coding_method="float")
+        first, second = NeuronGroup(model="lif", v_th=[0.5] * 676), NeuronGroup()
+        options = {"link_type": "conv", "out_channels": 4}
+        Connection(source, first, syn_type=["conv", "maxpool"], **options)
+        Connection(first, second, **options)
+    assert (first.shape, second.shape) == ((4, 13, 13), (4, 11, 11))
+    net.source(np.ones((2, 1, 28, 28)))
+    net.run(0.2)
+    assert net.variable(second, "V").shape == (2, 4, 11, 11)
+    first.model_parameters["v_th"] = np.ones(5)
+    with pytest.raises(InputError, match="NeuronGroup first: v_th has 5 values; expected 1 or 676"):
+        net.run(0.1)
+    with Network() as net:
+        NeuronGroup(name="cell")
+    with pytest.raises(InputError, match="NeuronGroup cell has no shape; give num or shape"):
+        net.run(1.0)
+
+
 def test_a_transposed_convolution_is_torchs():
     x = torch.randn(2, 3, 5, 5)
     with Network() as net:

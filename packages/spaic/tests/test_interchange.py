@@ -8,7 +8,17 @@ import torch
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic import Connection, Decoder, Encoder, Network, NeuronGroup, from_nir, to_nir
+from tenfold.shared.progress import set_quiet
+from tenfold.spaic import (
+    Connection,
+    Decoder,
+    Encoder,
+    Module,
+    Network,
+    NeuronGroup,
+    from_nir,
+    to_nir,
+)
 
 nir = pytest.importorskip("nir")
 DT = 1e-3
@@ -194,6 +204,22 @@ def test_what_nir_has_no_node_for_is_told():
             to_nir(net)
 
 
+def test_what_nir_cannot_say_is_refused_or_told(capsys):
+    set_quiet(False)
+    with Network() as net:
+        source = Encoder(num=2, coding_method="null")
+        cell = NeuronGroup(2, refractory=1.0, initial={"V": 0.5})
+        Connection(source, cell)
+    with pytest.raises(InputError, match="NeuronGroup cell: NIR has no refractory periods"):
+        to_nir(net)
+    cell.refractory = 0.0
+    to_nir(net)
+    assert "NeuronGroup cell: NIR has no starting values" in capsys.readouterr().err
+    net.inner = Module(torch.nn.Linear(2, 2), source, cell)
+    with pytest.raises(InputError, match="Module inner: NIR has no torch modules"):
+        to_nir(net)
+
+
 def test_recurrent_edges_carry_the_spikes_of_the_step_before_and_graphs_may_lie_in_graphs(tmp_path):
     x = torch.from_numpy((RANDOM.random((2, STEPS, 5)) < 0.5).astype(np.float32))
     weights = [RANDOM.normal(0.6, 1, (6, 5)), RANDOM.normal(0, 1, (6, 6))]
@@ -225,6 +251,19 @@ def test_current_based_neurons_and_the_three_resets(tmp_path, reset):
         v = v - 0.3 * s if reset == "subtract" else v
         v = torch.where(s > 0, torch.full_like(v, -0.1), v) if reset == "value" else v
         assert torch.equal(found[k], s)
+
+
+def test_current_based_integrators_do_not_spike(tmp_path):
+    x = torch.from_numpy((RANDOM.random((2, 60, 4)) < 0.5).astype(np.float32))
+    full = [np.full(4, v) for v in (0.005, 0.01, 3.0, 0.1)]
+    node = nir.CubaLI(*full, w_in=np.full(4, 2.0))
+    nodes = ends([4], [4]) | {"cells": node}
+    found = there_and_back(graph(nodes, ["input", "cells", "output"]), x, tmp_path)
+    current, v = torch.zeros(2, 4), torch.zeros(2, 4)
+    for k in range(60):
+        current = current + 0.2 * (2 * x[:, k] - current)
+        v = v + 0.1 * (0.1 - v + 3 * current)
+        torch.testing.assert_close(found[k], v)
 
 
 def test_masks_sparse_links_and_passing_groups_are_written(tmp_path):

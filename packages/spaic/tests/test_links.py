@@ -8,7 +8,15 @@ import torch
 from torch.nn import functional as F
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic import Connection, Decoder, Encoder, Initializer, Network, NeuronGroup
+from tenfold.spaic import (
+    Connection,
+    Decoder,
+    Encoder,
+    Initializer,
+    Learner,
+    Network,
+    NeuronGroup,
+)
 from tenfold.spaic.network.connections.images import unfolding
 
 
@@ -182,6 +190,19 @@ def test_initialisers_are_those_of_torch(name):
     assert holds(weight)
 
 
+def test_wrong_initialisers_are_told():
+    for name, options, told in (
+        ("unifrom", {}, "unknown initializer 'unifrom'; did you mean 'uniform'"),
+        ("uniform", {"low": 0}, "unknown argument of the initializer uniform 'low'"),
+        ("normal", {"std": "wide"}, r"initializer normal: std='wide'; expected one such as 1\.0"),
+        ("kaiming_normal", {"mode": 3}, "mode=3; expected one such as 'fan_in'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            Initializer(name, **options)
+    with pytest.raises(InputError, match=r"initializer uniform for weights \(60, 50\)"):
+        built(*groups(), weight=Initializer("uniform", a=1.0, b=0.0))
+
+
 def test_a_rate_becomes_weighted_spikes_of_its_mean():
     with Network() as net:
         source = Encoder(num=3, coding_method="float")
@@ -267,6 +288,31 @@ def test_windows_may_differ_by_axis_and_sequences_have_one():
     torch.testing.assert_close(found, (expected / math.sqrt(1 + 1e-5)).detach())
     found, link = passed((4, 7), (2, 15), "conv_transpose", line, stride=2)
     torch.testing.assert_close(found, F.conv_transpose1d(line, link.weight, stride=2).detach())
+
+
+def test_links_between_sequences_are_trained_by_both_engines():
+    x = np.random.default_rng(1).random((2, 3, 10))
+    grads = []
+    for engine in ("step", "scan"):
+        with Network(dtype=torch.float64) as net:
+            source = Encoder(shape=(3, 10), coding_method="float")
+            cells, last = NeuronGroup(model="lif"), NeuronGroup(4, model="lif")
+            options = {"syn_type": ["conv", "avgpool"], "kernel_size": 3, "padding": "same"}
+            link = Connection(source, cells, link_type="conv", out_channels=6, w_std=0.4, **options)
+            Connection(cells, last, syn_type=["flatten", "basic"], w_std=0.3)
+            out = Decoder(dec_target=last, coding_method="spike_counts")
+            learner = Learner(algorithm="sbp")
+        learner.trainable = [net]
+        net.set_backend_dt(1.0)
+        net.build(strategy=1, engine=engine)
+        net.source(x)
+        net.run(8.0)
+        assert net.engine_note.startswith(engine)
+        assert cells.shape == (6, 5)
+        (out.predict * torch.arange(1.0, 5.0)).sum().backward()
+        grads.append(link.weight.grad)
+    assert grads[0].abs().max() > 0
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
 
 
 def test_pool_links_take_the_mean_or_the_highest():

@@ -148,6 +148,31 @@ def test_recorded_weights_do_not_change_with_the_optimiser():
     np.testing.assert_array_equal(net.weight.nbatch_values[1, 0, :, :, 0], link.weight.detach())
 
 
+def test_recorded_weights_are_shown_as_images():
+    with Network() as net:
+        source, cell = Encoder(num=9, coding_method="float"), NeuronGroup(4)
+        link = Connection(source, cell, weight=np.arange(36.0).reshape(4, 9))
+        weight = StateMonitor(link, "weight")
+    net.source(np.zeros((1, 9)))
+    net.run(0.1)
+    with torch.no_grad():
+        link.weight.mul_(2)
+    net.run_continue(0.1)
+    tiles = np.arange(36.0).reshape(2, 2, 3, 3).swapaxes(1, 2).reshape(6, 6)
+    image = weight.plot_weight(time_id=0, wmin=0.0, wmax=50.0)
+    np.testing.assert_array_equal(image.get_array(), tiles)
+    assert (image.get_clim(), image.get_cmap().name) == ((0.0, 50.0), "hot_r")
+    again = weight.plot_weight(im=image)
+    assert again is image
+    np.testing.assert_array_equal(image.get_array(), 2 * tiles)
+    one = weight.plot_weight(0, neuron_id=2, batch_id=0, n_sqrt=1, side=3, cmap="gray")
+    np.testing.assert_array_equal(one.get_array(), np.arange(18.0, 27).reshape(3, 3))
+    whole = weight.plot_weight(0, reshape=False)
+    np.testing.assert_array_equal(whole.get_array(), np.arange(36.0).reshape(4, 9))
+    with pytest.raises(InputError, match=r"\(4, 9\) cannot be shown as images of 4 × 4 pixels"):
+        weight.plot_weight(side=4)
+
+
 def test_rewards_and_traces_of_rules_are_recorded():
     with Network() as net:
         source = Encoder(num=2, coding_method="null")

@@ -282,8 +282,14 @@ def test_steps_of_the_official_roundings_are_not_copied():
     net = Network()
     net.set_backend_dt(0.001)
     assert net.steps(1.0) == 1000
+    net.run(1.0)
+    assert net.n_time_step == 1000  # the official loop makes 996
+    assert net.time == pytest.approx(1.0)
     net.set_backend_dt(0.3)
     assert net.steps(0.9) == 3
+    assert net.steps(1.0) == 4
+    net.set_backend_dt(1.0)
+    assert net.steps(25.5) == 26
 
 
 def test_bad_data_is_refused_with_the_name_of_the_node():
@@ -529,6 +535,23 @@ def test_decoders_pool_populations_and_add_bias_before_the_scale():
     np.testing.assert_allclose(
         read_out(record, "spike_conv", time_window=10.0)[:, 0], kernel @ record
     )
+
+
+def test_labels_are_one_a_sample():
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        cell = NeuronGroup(3, model="null")
+        Connection(source, cell)
+        out = Decoder(dec_target=cell, coding_method="spike_counts")
+    with pytest.raises(InputError, match="Decoder out: there has been no run to decode"):
+        _ = out.predict
+    net.source(np.ones((2, 3)))
+    net.out([0, 1, 2])
+    net.run(0.2)
+    with pytest.raises(InputError, match="Decoder out: 3 labels for a batch of 2"):
+        _ = out.predict
+    net.out([0, 1])
+    assert out.predict.shape == (2, 3)
 
 
 def test_decoders_refuse_sizes_that_do_not_fit():

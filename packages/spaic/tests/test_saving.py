@@ -187,6 +187,25 @@ def test_a_file_may_not_ask_for_a_gigantic_network():
         network_from_dict(made)
 
 
+def test_files_of_the_first_version_are_read():
+    """They have no members of the network, no ids but of what is linked, no labels of nodes."""
+    net = nested()
+    made = json.loads(json.dumps(network_to_dict(net)))
+    del made["members"]
+    for key in ("engine", "break_loops", "full_grad"):
+        del made["backend"][key]
+    for part in made["parts"]:
+        if part["_class_label"] in ("Learner", "StateMonitor", "SpikeMonitor"):
+            del part["id"]
+        for key in ("prefer_device", "initializers", "reward", "time"):
+            part.pop(key, None)
+        if part["_class_label"] == "Encoder":
+            del part["type"], part["dt"]
+    again = network_from_dict(made)
+    assert list(again.members) == list(net.members)
+    assert network_to_dict(again) == network_to_dict(net)
+
+
 def test_aliases_and_endless_numbers_are_refused(tmp_path):
     folder = tmp_path / "saved"
     file = network_save(small(), folder, "yaml")

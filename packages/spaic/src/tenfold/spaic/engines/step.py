@@ -171,7 +171,12 @@ class StepEngine:
         self.steps = {
             key: GroupStep(entry, random, plan.device) for key, entry in plan.groups.items()
         }
-        made = ((learner, learner.make_rules(plan, random)) for learner in plan.learners)
+        # Links of hidden groups rest, and do not learn.
+        shown = {id(con) for con in plan.links} | plan.groups.keys()
+        made = [
+            (learner, [r for r in learner.make_rules(plan, random) if id(r.part) in shown])
+            for learner in plan.learners
+        ]
         self.rules = [(learner, rules) for learner, rules in made if rules]
 
     def refresh(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.progress import message
 from tenfold.spaic.model.neurons import NeuronModel, resolve
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.network import Network
@@ -39,11 +40,17 @@ NIR_LI = NeuronModel(
     parameters={"beta": 0.9, "gain": 1.0, "v_leak": 0.0},
     step="V = v_leak + beta * (V - v_leak) + gain * Isyn\nO = V",
 )
+NIR_CUBA_LI = NeuronModel(
+    name="nir_cuba_li",
+    states={"V": 0.0, "I": 0.0},
+    parameters={"alpha": 0.8, "gain_in": 1.0, **NIR_LI.parameters},
+    step="I = alpha * I + gain_in * Isyn\n" + NIR_LI.step.replace("Isyn", "I"),
+)
 NIR_THRESHOLD = NeuronModel(
     name="nir_threshold", parameters={"v_th": 1.0}, step="O = spike(Isyn - v_th)"
 )
 
-NEURONS = ("LIF", "IF", "LI", "I", "CubaLIF", "Threshold")
+NEURONS = ("LIF", "IF", "LI", "I", "CubaLIF", "CubaLI", "Threshold")
 """The nodes of NIR that become groups."""
 
 
@@ -77,21 +84,22 @@ def read_neuron(node: Any, seconds: float, how: str, reset: str | None) -> Neuro
         shape = np.shape(node.r) or (1,)
         options = {"beta": 1.0, "gain": flat(node.r) * seconds}
     else:
-        tau = node.tau_mem if kind == "CubaLIF" else node.tau
+        tau = node.tau_mem if kind in ("CubaLIF", "CubaLI") else node.tau
         shape = np.shape(tau) or (1,)
         beta, share = decay(tau)
         options = {"beta": beta, "gain": share * flat(node.r), "v_leak": flat(node.v_leak)}
-    if kind in ("LI", "I"):
-        return NeuronGroup(shape=shape, model=NIR_LI, **options)
+    if kind in ("CubaLIF", "CubaLI"):
+        alpha, share = decay(node.tau_syn)
+        options |= {"alpha": alpha, "gain_in": share * flat(node.w_in)}
+    if kind in ("LI", "I", "CubaLI"):
+        model = NIR_CUBA_LI if kind == "CubaLI" else NIR_LI
+        return NeuronGroup(shape=shape, model=model, **options)
     options["v_th"] = flat(node.v_threshold)
     v_reset = getattr(node, "v_reset", None)
     options["soft"] = float(RESETS.index(said))
     options["v_reset"] = 0.0 if v_reset is None else flat(v_reset)
-    if kind == "CubaLIF":
-        alpha, share = decay(node.tau_syn)
-        options |= {"alpha": alpha, "gain_in": share * flat(node.w_in)}
-        return NeuronGroup(shape=shape, model=NIR_CUBA, **options)
-    return NeuronGroup(shape=shape, model=NIR_LIF, **options)
+    model = NIR_CUBA if kind == "CubaLIF" else NIR_LIF
+    return NeuronGroup(shape=shape, model=model, **options)
 
 
 def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, ...]) -> Any:
@@ -104,10 +112,14 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         shape: The node's shape.
 
     Raises:
-        InputError: For another model.
+        InputError: For another model, and for a refractory period.
     """
     model = group.definition(net.compat)
     values = resolve(model, group.model_parameters | group.trainables, f"{group!r}")
+    if np.any(np.asarray(group.refractory) > 0):
+        raise InputError(f"{group!r}: NIR has no refractory periods, but refractory is set")
+    if np.any(np.asarray(values.get("v_start", 0.0)) != 0) or group.initial:
+        message(f"{group!r}: NIR has no starting values; in the graph all states begin at zero")
     seconds, name = net.dt * 1e-3, model.name
 
     def full(value: Any) -> np.ndarray:
@@ -125,32 +137,35 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         gain = 1 - beta if name == "li" else 1.0
         values |= {"beta": beta, "gain": gain, "soft": name == "lifsubtract"}
         name = "nir_li" if name == "li" else "nir_lif"
-    if name not in ("nir_lif", "nir_li", "nir_cuba"):
+    if name not in ("nir_lif", "nir_li", "nir_cuba", "nir_cuba_li"):
         raise InputError(f"{group!r}: NIR has no model {model.name!r}")
     beta, gain = full(values["beta"]), full(values["gain"])
     leaky = bool((beta != 1).all())
     if not leaky and (beta != 1).any():
         raise InputError(f"{group!r}: in NIR either all neurons of a node leak or none")
-    if not leaky and name == "nir_cuba":
+    current_based = name.startswith("nir_cuba")
+    if not leaky and current_based:
         raise InputError(f"{group!r}: NIR has no current-based neuron that does not leak")
     if not leaky and name == "nir_li":
         return nir.I(r=gain / seconds)
     if leaky:
         settings = {"tau": -seconds / np.log(beta), "r": gain / (1 - beta)}
         settings["v_leak"] = full(values.get("v_leak", 0.0))
-        if name == "nir_li":
-            return nir.LI(**settings)
+        if current_based:
+            alpha = full(values["alpha"])
+            settings["tau_mem"] = settings.pop("tau")
+            settings["tau_syn"] = -seconds / np.log(alpha)
+            settings["w_in"] = full(values["gain_in"]) / (1 - alpha)
+        if name in ("nir_li", "nir_cuba_li"):
+            return (nir.CubaLI if current_based else nir.LI)(**settings)
     else:
         settings = {"r": gain / seconds}
     # Without v_reset NIR's writers and readers disagree between zero and subtraction; the
     # graph's metadata says which is meant.
     settings["v_threshold"] = full(values["v_th"])
     settings["v_reset"] = full(values.get("v_reset", 0.0))
-    if name == "nir_cuba":
-        alpha = full(values["alpha"])
-        settings["tau_mem"] = settings.pop("tau")
-        settings["tau_syn"] = -seconds / np.log(alpha)
-        made = nir.CubaLIF(w_in=full(values["gain_in"]) / (1 - alpha), **settings)
+    if current_based:
+        made = nir.CubaLIF(**settings)
     else:
         made = nir.LIF(**settings) if leaky else nir.IF(**settings)
     made.metadata = {"reset": RESETS[round(float(values["soft"]))]}

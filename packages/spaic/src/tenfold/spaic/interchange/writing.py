@@ -11,6 +11,7 @@ from tenfold.spaic.interchange.neurons import package, write_neuron
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.connections.images import pooling, window
 from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Decoder, Encoder
 
@@ -39,6 +40,8 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
     edges: list[tuple[str, str]] = []
     passing: list[str] = []  # what NIR has no node for: edges go through
     shapes = _shapes(net)
+    for module in net.parts(Module):
+        raise InputError(f"{module!r}: NIR has no torch modules; make a link of it")
     for source in net.parts(Encoder):
         _add(nodes, source, nir.Input(input_type={"input": np.array(source.size)}))
     for group in net.parts(NeuronGroup):

@@ -80,7 +80,8 @@ class NeuronGroup(Layer):
     """A group of neurons.
 
     Args:
-        num: The number of neurons.
+        num: The number of neurons. Without num and shape, a link between images or sequences that
+            ends here gives the shape.
         model: A registered name (`tenfold.spaic.model.neurons`) or a `NeuronModel`.
         shape: The arrangement, for example (channels, height, width).
         neuron_type: Labels that connection policies look at.
@@ -122,8 +123,6 @@ class NeuronGroup(Layer):
         initial: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> None:
-        if num is None and shape is None:
-            raise InputError(f"NeuronGroup {name or ''}: give num or shape")
         super().__init__(num, shape, name, neuron_type)
         from tenfold.spaic.units import measured
 
@@ -165,6 +164,8 @@ class NeuronGroup(Layer):
     def _check_model(self) -> None:
         if isinstance(self.model, str):
             find(self.model, None, f"{self!r}")
+        if self.shape is None:
+            return  # looked at again when it is known
         for key, value in self.model_parameters.items():
             size = np.size(value.detach() if isinstance(value, torch.Tensor) else value)
             if size not in (1, self.num):
@@ -191,6 +192,7 @@ class NeuronGroup(Layer):
         Raises:
             InputError: For a parameter that the model does not have, or a value that does not fit.
         """
+        self._check_model()
         model = self.definition(compat)
         values = resolve(model, self.model_parameters, f"{self!r}")
         for name in dict.fromkeys([*model.trainable, *self.parameter_variables]):

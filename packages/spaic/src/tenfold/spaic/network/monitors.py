@@ -230,13 +230,20 @@ class StateMonitor(Monitor):
 
         Returns:
             The matplotlib image.
+
+        Raises:
+            InputError: If what was recorded is no matrix, or its rows are shorter than an image.
         """
         from tenfold.spaic.pictures import weight_image
 
         weight = self.values[..., time_id]
         weight = weight[batch_id] if weight.ndim == 3 else weight
         if neuron_id is not None:
-            weight = weight[neuron_id]
+            weight = weight[np.atleast_1d(neuron_id)]
+        if weight.ndim != 2 or (reshape and side is not None and side * side > weight.shape[1]):
+            raise InputError(
+                f"{self!r}: {weight.shape} cannot be shown as images of {side} × {side} pixels"
+            )
         return weight_image(weight, reshape, n_sqrt, side, im, wmin, wmax, cmap)
 
 
@@ -285,10 +292,9 @@ class SpikeMonitor(Monitor):
             size: The number of neurons.
             steps: [steps], the ends of all steps in ms.
         """
-        if self.on:
-            self._size = (1, size)
-            self._chunks.append((np.zeros(len(neurons), dtype=np.int64), neurons, times))
-            self._all_times.extend(steps.tolist())
+        self._size = (1, size)
+        self._chunks.append((np.zeros(len(neurons), dtype=np.int64), neurons, times))
+        self._all_times.extend(steps.tolist())
 
     def push_spike_train(self, times: Any, index: Any, batch_index: int = 0) -> None:
         """Inserts spikes that were made elsewhere, for example by hardware.

@@ -236,8 +236,13 @@ class EventEngine:
         for number, entry in watchers.items():
             who, when = (np.concatenate(x) for x in zip((none, none), *found[number], strict=True))
             for watch in plan.monitors:
-                if isinstance(watch, SpikeMonitor) and watch.target is entry.group:
-                    watch.take_events(who, (when + 1) * plan.dt, entry.group.num, ends)
+                if isinstance(watch, SpikeMonitor) and watch.target is entry.group and watch.on:
+                    seen, kept = np.ones(len(who), bool), np.ones(end - done, bool)
+                    if watch.dt is not None:
+                        kept = np.array([watch.is_due(k + 1, plan.dt) for k in range(done, end)])
+                        seen = kept[when - done]
+                    times = (when[seen] + 1) * plan.dt
+                    watch.take_events(who[seen], times, entry.group.num, ends[kept])
             for node in plan.decoders:
                 if node.dec_target is entry.group:
                     record = torch.zeros(end - done, entry.group.num, dtype=entry.model.dtype)

@@ -78,8 +78,6 @@ def _watching(plan: Plan) -> str | None:
         spikes = isinstance(monitor, SpikeMonitor)
         if spikes and (monitor.var_name != "O" or not isinstance(monitor.index, str)):
             return f"{monitor!r} records a part of the spikes"
-        if spikes and monitor.dt is not None:
-            return f"{monitor!r} looks at spikes at some steps only"
         if (id(monitor.target), monitor.var_name) in plan.inputs_seen:
             return f"{monitor!r} records what arrives at each step"
         weights = isinstance(monitor.target, Connection) and not spikes
