@@ -45,7 +45,8 @@ class TrainConfig:
     tau_m: float = 8.0
     """Its membrane time constant in ms."""
     readout: Literal["li", "spikes"] = "li"
-    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons."""
+    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons (layers,
+    convolutional; the other networks of the library have their own)."""
     coding: Literal["float", "poisson"] = "float"
     """How images go in: as a constant current, or as Poisson spikes. Event data go in as counts."""
     input_scale: float = 1.0
@@ -144,7 +145,7 @@ def classifier(
     net: Network
     if config.network == "convolutional":
         coding = "null" if timed else config.coding
-        net = library.convolutional(shape, classes, coding, config.seed)
+        net = library.convolutional(shape, classes, coding, config.seed, config.readout)
     elif config.network == "resnet18":
         net = library.resnet18(shape, classes, seed=config.seed)
     elif config.network == "tidigits":
@@ -237,7 +238,7 @@ def train(
     )
     model, optimiser = fabric.setup(module, optimiser)
     x, y = torch.from_numpy(split.x) * config.input_scale, torch.from_numpy(split.y)
-    potentials = config.network == "layers" and config.readout == "li"
+    potentials = config.network in ("layers", "convolutional") and config.readout == "li"
     loss_of = rate_cross_entropy if potentials else standardised_cross_entropy
     start = 0
     if run is not None:
