@@ -50,7 +50,11 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     parts = answer(capsys, "convert", folder, tmp_path / "net")["parts"]
     assert parts["NeuronGroup"] == 2
     assert (tmp_path / "net" / "weights.safetensors").is_file()
+    (tmp_path / "folder.nir").mkdir()
+    told = answer(capsys, "convert", tmp_path / "net", tmp_path / "folder.nir", code=2)
+    assert "folder.nir is a folder; expected a NIR file" in told
     answer(capsys, "convert", tmp_path / "net", tmp_path / "net.nir")
+    answer(capsys, "convert", tmp_path / "net", tmp_path / "new" / "deeper" / "net.nir")
     again = answer(capsys, "convert", tmp_path / "net.nir", tmp_path / "back")
     assert again["parts"]["Connection"] == 2
 
@@ -304,6 +308,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
         (["simulate", "microcircuit", "--size", "3"], "has from 100 to 77,169 neurons"),
         (["simulate", "--output", __file__], "test_cli.py is a file; expected a folder"),
         (["demo", "--output", f"{__file__}/x"], "test_cli.py is a file; expected a folder"),
+        (["convert", "/nowhere", __file__], "test_cli.py is a file; expected a folder"),
+        (["convert", "/nowhere", f"{__file__}/x.nir"], "test_cli.py is a file"),
         (["bench", "--batch", "0"], "batch=0; expected >= 1"),
         (["train", "--algorithm", "sbpp"], "did you mean 'sbp'"),
         (["train", "--algorithm", "stdp"], "known: sbp, stbp, stca"),

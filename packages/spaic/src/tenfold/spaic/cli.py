@@ -82,7 +82,7 @@ def _check_folder(output: Path) -> None:
     for path in (output, *output.parents):
         if path.exists():
             if not path.is_dir():
-                raise InputError(f"output={output}: {path} is a file; expected a folder")
+                raise InputError(f"{output}: {path} is a file; expected a folder")
             return
 
 
@@ -148,8 +148,8 @@ def train(
 
     Recipes: digits (3 s on a core, 96.7 %), mnist (25 s on the test file, 96.4 %), nmnist-small (35
     s, 92 %); the official networks mnist-stca, mnist-convolutional (35 s, 94 % on the test file),
-    nmnist-convolutional (91 %), cifar10-resnet18, tidigits. An option on the command line wins over the
-    recipe. A run that was killed goes on with --resume and reaches the same numbers.
+    nmnist-convolutional (35 s, 91 %), cifar10-resnet18, tidigits. An option on the command line
+    wins over the recipe. A run that was killed goes on with --resume and reaches the same numbers.
 
     Args:
         config: The run.
@@ -343,6 +343,9 @@ def convert(source: Path, target: Path) -> Outcome:
     from tenfold.spaic.interchange import from_nir, to_nir
     from tenfold.spaic.saving import network_load, network_save
 
+    _check_folder(target.parent if target.suffix == ".nir" else target)
+    if target.suffix == ".nir" and target.is_dir():
+        raise InputError(f"{target} is a folder; expected a NIR file")
     if source.suffix == ".nir":
         net = from_nir(source)
     elif (source / "checkpoint").is_dir():
@@ -352,6 +355,7 @@ def convert(source: Path, target: Path) -> Outcome:
     else:
         net = network_load(source)
     if target.suffix == ".nir":
+        target.parent.mkdir(parents=True, exist_ok=True)
         to_nir(net, target)
     else:
         network_save(net, target)
