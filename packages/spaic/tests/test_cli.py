@@ -193,7 +193,7 @@ def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsy
 
 def test_every_recipe_is_a_configuration():
     recipes = sorted((files("tenfold.spaic") / "recipes").iterdir(), key=lambda path: path.name)
-    assert len(recipes) == 8
+    assert len(recipes) == 9
     for path in recipes:
         values = tomllib.loads(path.read_text())
         config = TrainConfig(**values | {"hidden": tuple(values.get("hidden", ()))})

@@ -39,6 +39,7 @@ from tenfold.spaic.data import (
     read_medmnist,
     read_wav,
     split_of_tonic,
+    write_features,
 )
 
 
@@ -403,6 +404,22 @@ def test_spoken_words_are_read_from_folders(root):
     assert (split.x.min(), split.x.max()) == (0, 1)
     assert split.y.tolist() == [0, 0, 0, 1, 1, 1]
     assert len(read_wav(root / "tidigits" / "train" / "oh" / "0.wav")) == 16000
+    kept = write_features(root / "tidigits")
+    sound = root / "tidigits" / "train" / "oh" / "0.wav"
+    sound.unlink()
+    again = load("tidigits")  # from the features
+    np.testing.assert_allclose(again.x, split.x, atol=1e-6)
+    assert (again.y_test.tolist(), again.x_test.shape) == ([0, 1], (2, 1287))
+    with np.load(kept) as file:
+        assert (int(file["Time"]), int(file["neuron_num"])) == (50, 1287)
+    keys = [f"{part}_{what}" for part in ("train", "test") for what in ("audios", "labels")]
+    np.savez(kept, **dict.fromkeys(keys, np.zeros(3)))
+    with pytest.raises(InputError, match=r"train_audios is float64 \(3,\)"):
+        load("tidigits")
+    kept.write_bytes(b"no")
+    with pytest.raises(InputError, match="not a file of features"):
+        load("tidigits")
+    kept.unlink()
     (root / "tidigits" / "test" / "two").mkdir()
     with pytest.raises(InputError, match="train has the classes"):
         load("tidigits")

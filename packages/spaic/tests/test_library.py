@@ -14,6 +14,7 @@ from tenfold.spaic.library import (
     CIRCUITS,
     all_activity,
     assign_labels,
+    audio_mnist,
     bump_height,
     cluster,
     convolutional,
@@ -205,6 +206,7 @@ def test_the_examples_of_the_card_have_its_numbers_of_parameters():
         (stca_mnist((400,)), 317_602),
         (convolutional(), 10_018),
         (tidigits(), 899_000),
+        (audio_mnist(), 898_500),
     ):
         assert sum(p.numel() for p in net.learner.parameters()) == count, net
     with pytest.raises(InputError, match="from 10 x 10"):

@@ -13,6 +13,7 @@ from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError
 from tenfold.spaic.data import (
     Events,
+    Split,
     digits,
     mnist,
     nmnist_small,
@@ -201,3 +202,34 @@ def test_a_graph_as_snntorch_writes_it_runs_as_snntorch_runs_it():
             potentials[layer] = u * (1 - s)
         np.testing.assert_array_equal(net.output.predict[k].numpy(), s)
     assert net.output.predict.sum() > 10
+
+
+def test_the_step_size_falls_as_the_schedule_says(monkeypatch):
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    split = Split(x, y, x, y)
+    used = []
+
+    class Noted(torch.optim.AdamW):
+        def step(self, *arguments, **options):
+            used.append(self.param_groups[0]["lr"])
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noted)
+    expected = {
+        "constant": [1.0] * 8,
+        "step": [1.0] * 4 + [0.1] * 4,
+        "cosine": [0.5 * (1 + np.cos(np.pi * k / 8)) for k in range(8)],
+    }
+    for schedule, shares in expected.items():
+        used.clear()
+        config = TrainConfig(
+            hidden=(3,),
+            steps=2,
+            epochs=4,
+            batch_size=2,
+            schedule=schedule,
+            engine="step",
+            device="cpu",
+        )
+        train(config, split=split)
+        np.testing.assert_allclose(used, 5e-3 * np.array(shares), rtol=1e-12)

@@ -36,7 +36,9 @@ class TrainConfig:
 
     dataset: str = "digits"
     """A data set of `tenfold spaic data list`."""
-    network: Literal["layers", "stca", "convolutional", "tidigits", "resnet18"] = "layers"
+    network: Literal["layers", "stca", "convolutional", "tidigits", "audio-mnist", "resnet18"] = (
+        "layers"
+    )
     """layers: fully connected, as the next six options say; else an example of the library."""
     hidden: tuple[int, ...] = (100,)
     """Neurons of each hidden layer (layers, stca)."""
@@ -52,7 +54,7 @@ class TrainConfig:
     input_scale: float = 1.0
     """What pixels or counts are multiplied by."""
     steps: int = 10
-    """Time steps; 1 ms each, in the networks of the library 0.1 ms (stca, tidigits) or 2 ms."""
+    """Time steps: 1 ms each (layers, resnet18), 2 ms (convolutional), 0.1 ms (the others)."""
     strategy: int = 1
     """1: a signal passes all layers within a step; 0: each connection costs one."""
     algorithm: str = "sbp"
@@ -66,7 +68,9 @@ class TrainConfig:
     batch_size: int = 100
     """Samples a step."""
     learning_rate: float = 5e-3
-    """Step size of Adam at the beginning; it falls to zero along a cosine."""
+    """Step size of Adam at the beginning."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How it falls: to zero along a cosine; to a tenth every second epoch; not at all."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     engine: Literal["auto", "step", "scan"] = "auto"
@@ -150,6 +154,8 @@ def classifier(
         net = library.resnet18(shape, classes, seed=config.seed)
     elif config.network == "tidigits":
         net = library.tidigits(math.prod(shape), classes, seed=config.seed)
+    elif config.network == "audio-mnist":
+        net = library.audio_mnist(math.prod(shape), classes, config.seed)
     else:
         if math.prod(shape) != 784 or classes != 10:
             raise InputError("network='stca' is for 784 inputs and 10 classes (MNIST)")
@@ -266,7 +272,7 @@ def train(
                     mine = batch[:1]
                 done = epoch * -(-len(x) // config.batch_size) + number
                 for part in optimiser.param_groups:
-                    part["lr"] = config.learning_rate * 0.5 * (1 + _cosine(done / steps))
+                    part["lr"] = config.learning_rate * _share(config, epoch, done / steps)
                 output = model(x[mine].to(fabric.device))
                 loss = loss_of(output, y[mine].to(fabric.device))
                 optimiser.zero_grad()
@@ -287,8 +293,11 @@ def train(
     return Trained(net, accuracy(outputs, torch.from_numpy(split.y_test)), history, outputs, split)
 
 
-def _cosine(share: float) -> float:
-    return math.cos(math.pi * share)
+def _share(config: TrainConfig, epoch: int, done: float) -> float:
+    """How much of the first step size is left, when a share of the training is done."""
+    if config.schedule == "step":
+        return 0.1 ** (epoch // 2)
+    return 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1.0
 
 
 @torch.no_grad()

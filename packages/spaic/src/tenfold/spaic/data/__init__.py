@@ -6,8 +6,11 @@ from tenfold.spaic.data.audio import (
     keypoints,
     mel_filters,
     mfcc,
+    read_features,
     read_spoken,
+    read_spoken_split,
     read_wav,
+    write_features,
 )
 from tenfold.spaic.data.events import (
     GESTURES,
@@ -93,6 +96,7 @@ __all__ = [
     "read_aedat31",
     "read_braille",
     "read_cifar10",
+    "read_features",
     "read_gesture_labels",
     "read_gestures",
     "read_heidelberg",
@@ -100,7 +104,9 @@ __all__ = [
     "read_medmnist",
     "read_nmnist",
     "read_spoken",
+    "read_spoken_split",
     "read_wav",
     "split_of_tonic",
     "spoken",
+    "write_features",
 ]

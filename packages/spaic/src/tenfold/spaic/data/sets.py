@@ -7,7 +7,7 @@ import numpy as np
 
 from tenfold.shared.datasets import Dataset, File, data_root, locate
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.spaic.data.audio import read_spoken
+from tenfold.spaic.data.audio import read_features, read_spoken_split
 from tenfold.spaic.data.events import Events, read_gestures, read_heidelberg, read_nmnist
 from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
 from tenfold.spaic.data.touch import read_braille
@@ -185,6 +185,10 @@ def heidelberg(name: str, steps: int = 20) -> Split:
 def spoken(name: str) -> Split:
     """Spoken words as mel-frequency cepstral coefficients (`tenfold.spaic.data.audio`).
 
+    Features that stand in the folder as `mfcc_feature.npz`, with the official keys `train_audios`,
+    `train_labels`, `test_audios`, `test_labels`, are taken from there; `write_features` makes such
+    a file. Either way each recording's features are put between 0 and 1.
+
     Args:
         name: tidigits, rwcp10 or mnist-voices: a folder with `train/<class>/*.wav` and
             `test/<class>/*.wav`, as the user has arranged it.
@@ -193,11 +197,8 @@ def spoken(name: str) -> Split:
         InputError: If the folder is missing, or train and test have different classes.
     """
     folder = data_root() / name
-    x, y, names = read_spoken(folder, "train")
-    x_test, y_test, others = read_spoken(folder, "test")
-    if names != others:
-        raise InputError(f"{folder}: train has the classes {names}, test {others}")
-    return Split(x, y, x_test, y_test)
+    kept = folder / "mfcc_feature.npz"
+    return Split(*(read_features(kept) if kept.is_file() else read_spoken_split(folder)))
 
 
 def nmnist_small(steps: int = 20) -> Split:

@@ -117,7 +117,12 @@ def convolutional(
 
 
 def tidigits(
-    inputs: int = 1287, classes: int = 11, hidden: Sequence[int] = (500, 500), seed: int = 0
+    inputs: int = 1287,
+    classes: int = 11,
+    hidden: Sequence[int] = (500, 500),
+    seed: int = 0,
+    rate: float = 0.05,
+    algorithm: str = "stca",
 ) -> Network:
     """The spoken-digit network: MFCC → Poisson → `lif` 500 → `lif` 500 → `lif` 11, STCA, 50 ms.
 
@@ -130,18 +135,33 @@ def tidigits(
         classes: zero ... nine and oh.
         hidden: Neurons of the hidden layers.
         seed: Of weights and spikes.
+        rate: Input spikes a ms of a feature at 1.
+        algorithm: stca, stbp or sbp.
     """
     net, before = _started(
-        "tidigits", (inputs,), seed, 0.1, coding_method="poisson", unit_conversion=0.05
+        "tidigits", (inputs,), seed, 0.1, coding_method="poisson", unit_conversion=rate
     )
     for number, size in enumerate((*hidden, classes), start=1):
         group = NeuronGroup(size, model="lif", tau_m=25.0)
         net.add_assembly(f"layer{number}", group)
         net.add_connection(f"link{number}", Connection(before, group))
         before = group
-    _finished(net, before, 0, algorithm="stca")
+    _finished(net, before, 0, algorithm=algorithm)
     net.learner.set_schedule("StepLR", step_size=2, gamma=0.1)
     return net
+
+
+def audio_mnist(inputs: int = 1287, classes: int = 10, seed: int = 0) -> Network:
+    """The Audio-MNIST network: that of `tidigits` with 10 classes, 0.01 spikes a ms, and sbp.
+
+    No result is published, and how long it is trained is not known here.
+
+    Args:
+        inputs: The number of features.
+        classes: zero ... nine.
+        seed: Of weights and spikes.
+    """
+    return tidigits(inputs, classes, seed=seed, rate=0.01, algorithm="sbp")
 
 
 def resnet18(
