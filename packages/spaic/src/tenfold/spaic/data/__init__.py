@@ -41,6 +41,7 @@ from tenfold.spaic.data.loading import (
     SpecifiedDataset,
     collate,
 )
+from tenfold.spaic.data.pickles import read_pickle
 from tenfold.spaic.data.sets import (
     CATALOGUE,
     SETS,
@@ -103,6 +104,7 @@ __all__ = [
     "read_idx",
     "read_medmnist",
     "read_nmnist",
+    "read_pickle",
     "read_spoken",
     "read_spoken_split",
     "read_wav",

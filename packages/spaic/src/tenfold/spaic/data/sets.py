@@ -100,11 +100,16 @@ def _idx_part(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cifar10() -> Split:
-    """CIFAR-10, binary version: 50,000 train and 10,000 test images, normalised, [3, 32, 32]."""
-    folder = locate(CATALOGUE["cifar10"]) / "cifar-10-batches-bin"
-    parts = [read_cifar10(folder / f"data_batch_{k}.bin") for k in range(1, 6)]
+    """CIFAR-10: 50,000 train and 10,000 test images, normalised, [3, 32, 32].
+
+    The Python version (`cifar-10-batches-py`) is read too where it lies in the folder.
+    """
+    folder, ending = data_root() / "cifar10" / "cifar-10-batches-py", ""
+    if not folder.is_dir():
+        folder, ending = locate(CATALOGUE["cifar10"]) / "cifar-10-batches-bin", ".bin"
+    parts = [read_cifar10(folder / f"data_batch_{k}{ending}") for k in range(1, 6)]
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
-    x_test, y_test = read_cifar10(folder / "test_batch.bin")
+    x_test, y_test = read_cifar10(folder / f"test_batch{ending}")
     return Split(normalised(x), y, normalised(x_test), y_test)
 
 
