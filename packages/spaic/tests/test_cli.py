@@ -41,6 +41,7 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     made = answer(capsys, "train", *SHORT, "--output", tmp_path)
     folder = Path(made["run"])
     assert made["accuracy"] > 0.5
+    assert made["samples_per_second"] > 1437 * 4 / made["seconds"]
     assert answer(capsys, "evaluate", folder)["accuracy"] == made["accuracy"]
     page = (folder / "report.html").read_text()
     # loss, confusion, and inside: raster, traces (a `lif` has one state but spikes), weights
@@ -97,6 +98,8 @@ def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
     assert found["engine"].startswith("event")
     assert found["neurons"] == 600
     assert found["rates"]["all"] > 0
+    assert found["synaptic_events_per_second"] > 0
+    assert 50 < found["peak_memory_mib"] < 1e5
     names = {path.name for path in tmp_path.glob("*.png")}
     assert names == {f"cuba-{kind}.png" for kind in ("raster", "rates", "traces", "phase")}
     step = answer(capsys, "simulate", "--size", "600", "--time", "100", "--engine", "step")

@@ -11,6 +11,7 @@ import torch
 
 from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError
+from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, SpikeMonitor
 from tenfold.spaic.data import (
     Events,
     Split,
@@ -21,6 +22,7 @@ from tenfold.spaic.data import (
     read_idx,
     read_nmnist,
 )
+from tenfold.spaic.experiments import synaptic_events
 from tenfold.spaic.library import CIRCUITS, cobahh, cuba, rates
 from tenfold.spaic.training import TrainConfig, train
 
@@ -233,3 +235,25 @@ def test_the_step_size_falls_as_the_schedule_says(monkeypatch):
         )
         train(config, split=split)
         np.testing.assert_allclose(used, 5e-3 * np.array(shares), rtol=1e-12)
+
+
+@pytest.mark.parametrize("link", ["full", "bernoulli", "all_to_all"])
+def test_synaptic_events_are_spikes_times_targets(link):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        cells = NeuronGroup(3, model="if", v_th=0.5)
+        after = NeuronGroup(4, model="lif")
+        Connection(source, cells, weight=np.eye(3))
+        options = {"p": 0.5} if link == "bernoulli" else {}
+        onward = Connection(cells, after, link_type=link, weight=0.01, **options)
+        spikes = SpikeMonitor(cells)
+    assert onward in net
+    net.set_backend_dt(1.0)
+    net.source(np.array([[1.0, 0.3, 0.0]]))
+    net.run(12.0)
+    targets = [4, 4, 4]
+    if link == "bernoulli":
+        targets = [int((onward.pre_index == k).sum()) for k in range(3)]
+    made = [int(n) for n in spikes.spk_count[0]]
+    assert made[0] > made[1] > made[2] == 0
+    assert synaptic_events(net) == sum(n * m for n, m in zip(made, targets, strict=True))

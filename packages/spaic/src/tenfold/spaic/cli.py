@@ -17,6 +17,7 @@ from tenfold.spaic.experiments import (
     SimulateConfig,
     evaluate_run,
     layer_seconds,
+    peak_memory,
     prepared,
     prepared_recipes,
     train_run,
@@ -124,6 +125,8 @@ def simulate(
         "build_seconds": result.build_seconds,
         "seconds": result.seconds,
         "real_time_factor": result.real_time,
+        "synaptic_events_per_second": result.synaptic_events,
+        "peak_memory_mib": peak_memory(),
     }
     if output is not None:
         report = Report(
@@ -175,6 +178,8 @@ def train(
         "accuracy": result.accuracy,
         "loss": result.history[-1]["loss"],
         "engine": result.network.engine_note,
+        "samples_per_second": result.throughput,
+        "peak_memory_mib": peak_memory(),
         "seconds": round(time.perf_counter() - started, 2),
     }
     message(f"report: {run.folder / 'report.html'}")

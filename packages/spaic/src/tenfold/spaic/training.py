@@ -1,6 +1,7 @@
 """Training of spiking classifiers with surrogate gradients: one plain loop."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -207,6 +208,8 @@ class Trained:
         history: The metrics of each epoch.
         outputs: [test samples, classes].
         split: The data.
+        throughput: Training samples a second of wall time, checkpoints included; 0 if nothing was
+            left to train.
     """
 
     network: Network
@@ -214,6 +217,7 @@ class Trained:
     history: list[dict[str, Any]]
     outputs: Tensor
     split: Split
+    throughput: float = 0.0
 
 
 def train(
@@ -258,6 +262,7 @@ def train(
     history = list(run.metrics()) if run is not None else []
     share = fabric.world_size
     steps = -(-len(x) // config.batch_size) * config.epochs
+    begun = time.perf_counter()
     with progress("training", total=config.epochs) as bar:
         bar.update(start)
         for epoch in range(start, config.epochs):
@@ -289,8 +294,10 @@ def train(
             if on_epoch is not None:
                 on_epoch(row)
             bar.update(loss=row["loss"])
+    speed = (config.epochs - start) * len(x) / (time.perf_counter() - begun)
     outputs = predict(config, cast(NetworkModule, module), split.x_test)
-    return Trained(net, accuracy(outputs, torch.from_numpy(split.y_test)), history, outputs, split)
+    found = accuracy(outputs, torch.from_numpy(split.y_test))
+    return Trained(net, found, history, outputs, split, max(speed, 0.0))
 
 
 def _share(config: TrainConfig, epoch: int, done: float) -> float:
