@@ -26,7 +26,9 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
     found = reinforce(data.x, data.y, data.x_test, data.y_test, 60 if small else 3000)
     print(f"before: expected about 10 %, here {100 * found.before:.1f} %")
     print(f"accuracy: expected 87.5 %, here {100 * found.accuracy:.1f} %")
-    figure = weight_image(found.weight.numpy(), n_sqrt=4, cmap="RdBu_r").figure
+    limit = float(found.weight.abs().max())
+    picture = weight_image(found.weight.numpy(), n_sqrt=4, cmap="RdBu_r", wmin=-limit, wmax=limit)
+    figure = picture.figure
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "rewarded_stdp.png", dpi=150)
     print(f"picture: {output / 'rewarded_stdp.png'}")

@@ -41,6 +41,7 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     made = answer(capsys, "train", *SHORT, "--output", tmp_path)
     folder = Path(made["run"])
     assert made["accuracy"] > 0.5
+    assert made["samples_per_second"] > 1437 * 4 / made["seconds"]
     assert answer(capsys, "evaluate", folder)["accuracy"] == made["accuracy"]
     page = (folder / "report.html").read_text()
     # loss, confusion, and inside: raster, traces (a `lif` has one state but spikes), weights
@@ -50,7 +51,11 @@ def test_train_evaluate_and_convert_agree(tmp_path, capsys):
     parts = answer(capsys, "convert", folder, tmp_path / "net")["parts"]
     assert parts["NeuronGroup"] == 2
     assert (tmp_path / "net" / "weights.safetensors").is_file()
+    (tmp_path / "folder.nir").mkdir()
+    told = answer(capsys, "convert", tmp_path / "net", tmp_path / "folder.nir", code=2)
+    assert "folder.nir is a folder; expected a NIR file" in told
     answer(capsys, "convert", tmp_path / "net", tmp_path / "net.nir")
+    answer(capsys, "convert", tmp_path / "net", tmp_path / "new" / "deeper" / "net.nir")
     again = answer(capsys, "convert", tmp_path / "net.nir", tmp_path / "back")
     assert again["parts"]["Connection"] == 2
 
@@ -93,6 +98,8 @@ def test_simulate_tells_rates_and_the_engine(tmp_path, capsys):
     assert found["engine"].startswith("event")
     assert found["neurons"] == 600
     assert found["rates"]["all"] > 0
+    assert found["synaptic_events_per_second"] > 0
+    assert 50 < found["peak_memory_mib"] < 1e5
     names = {path.name for path in tmp_path.glob("*.png")}
     assert names == {f"cuba-{kind}.png" for kind in ("raster", "rates", "traces", "phase")}
     step = answer(capsys, "simulate", "--size", "600", "--time", "100", "--engine", "step")
@@ -189,7 +196,7 @@ def test_a_network_of_the_library_is_trained_tested_and_reported(tmp_path, capsy
 
 def test_every_recipe_is_a_configuration():
     recipes = sorted((files("tenfold.spaic") / "recipes").iterdir(), key=lambda path: path.name)
-    assert len(recipes) == 8
+    assert len(recipes) == 9
     for path in recipes:
         values = tomllib.loads(path.read_text())
         config = TrainConfig(**values | {"hidden": tuple(values.get("hidden", ()))})
@@ -304,6 +311,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_pat
         (["simulate", "microcircuit", "--size", "3"], "has from 100 to 77,169 neurons"),
         (["simulate", "--output", __file__], "test_cli.py is a file; expected a folder"),
         (["demo", "--output", f"{__file__}/x"], "test_cli.py is a file; expected a folder"),
+        (["convert", "/nowhere", __file__], "test_cli.py is a file; expected a folder"),
+        (["convert", "/nowhere", f"{__file__}/x.nir"], "test_cli.py is a file"),
         (["bench", "--batch", "0"], "batch=0; expected >= 1"),
         (["train", "--algorithm", "sbpp"], "did you mean 'sbp'"),
         (["train", "--algorithm", "stdp"], "known: sbp, stbp, stca"),

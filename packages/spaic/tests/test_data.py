@@ -39,6 +39,7 @@ from tenfold.spaic.data import (
     read_medmnist,
     read_wav,
     split_of_tonic,
+    write_features,
 )
 
 
@@ -104,10 +105,60 @@ def test_cifar10_is_read_from_its_binary_version_and_normalised(root):
     with pytest.raises(InputError, match="9218 bytes; expected records of 3,073"):
         read_cifar10(root / "short.bin")
     (root / "wrong.bin").write_bytes(b"\x0b" + content[1:])
-    with pytest.raises(InputError, match="record 0 has the label 11 > 9"):
+    with pytest.raises(InputError, match=r"record 0 has the label 11; expected 0\.\.9"):
         read_cifar10(root / "wrong.bin")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_cifar10(root / "none.bin")
+    for name in ("none.bin", "none"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_cifar10(root / name)
+
+
+def python2(value):
+    """Pickles as Python 2 did (protocol 2, text as bytes): the official file's own way."""
+    if isinstance(value, bytes):
+        return b"U" + bytes([len(value)]) + value
+    if isinstance(value, list):
+        return b"(" + b"".join(b"K" + bytes([label]) for label in value) + b"l"
+    n, size = value.shape
+    head = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+    none = b"J\xff\xff\xff\xff"  # −1
+    kind = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN" + none + none + b"K\x00tb"
+    data = b"T" + struct.pack("<I", value.nbytes) + value.tobytes()
+    shape = b"K" + bytes([n]) + b"M" + struct.pack("<H", size) + b"\x86"
+    return head + b"(K\x01" + shape + kind + b"\x89" + data + b"tb"
+
+
+def test_cifar10_is_read_from_its_python_version_without_running_it(root):
+    folder = root / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    made = {}
+    for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        _, images, labels = cifar(2, k)
+        flat = images.reshape(2, 3072)
+        made[name] = images, labels.tolist()
+        content = b"\x80\x02}(" + python2(b"data") + python2(flat)
+        content += python2(b"labels") + python2(labels.tolist()) + b"u."
+        if k == 3:  # written by Python 3
+            content = pickle.dumps({"data": flat, "labels": labels.tolist()})
+        (folder / name).write_bytes(content)
+    found, labels = read_cifar10(folder / "data_batch_1")
+    np.testing.assert_array_equal(found, made["data_batch_1"][0])
+    assert labels.tolist() == made["data_batch_1"][1]
+    split = load("cifar10")
+    assert split.x.shape == (10, 3, 32, 32)
+    expected = [label for k in range(1, 6) for label in made[f"data_batch_{k}"][1]]
+    assert split.y.tolist() == expected
+    np.testing.assert_allclose(split.x_test, normalised(made["test_batch"][0]))
+    for wrong, message in (
+        ([1], "expected a dict with `data` and `labels`"),
+        ({"data": np.zeros((2, 4), np.uint8), "labels": [1, 2]}, r"data is uint8 \(2, 4\)"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, r"labels \(1,\)"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, "has the label 10"),
+        ({"data": Evil(root / "ran"), "labels": [1]}, r"it asks for \w+.mkdir"),
+    ):
+        (folder / "test_batch").write_bytes(pickle.dumps(wrong))
+        with pytest.raises(InputError, match=message):
+            load("cifar10")
+    assert not (root / "ran").exists()
 
 
 def test_medmnist_is_read_without_pickles(root):
@@ -403,6 +454,22 @@ def test_spoken_words_are_read_from_folders(root):
     assert (split.x.min(), split.x.max()) == (0, 1)
     assert split.y.tolist() == [0, 0, 0, 1, 1, 1]
     assert len(read_wav(root / "tidigits" / "train" / "oh" / "0.wav")) == 16000
+    kept = write_features(root / "tidigits")
+    sound = root / "tidigits" / "train" / "oh" / "0.wav"
+    sound.unlink()
+    again = load("tidigits")  # from the features
+    np.testing.assert_allclose(again.x, split.x, atol=1e-6)
+    assert (again.y_test.tolist(), again.x_test.shape) == ([0, 1], (2, 1287))
+    with np.load(kept) as file:
+        assert (int(file["Time"]), int(file["neuron_num"])) == (50, 1287)
+    keys = [f"{part}_{what}" for part in ("train", "test") for what in ("audios", "labels")]
+    np.savez(kept, **dict.fromkeys(keys, np.zeros(3)))
+    with pytest.raises(InputError, match=r"train_audios is float64 \(3,\)"):
+        load("tidigits")
+    kept.write_bytes(b"no")
+    with pytest.raises(InputError, match="not a file of features"):
+        load("tidigits")
+    kept.unlink()
     (root / "tidigits" / "test" / "two").mkdir()
     with pytest.raises(InputError, match="train has the classes"):
         load("tidigits")
@@ -583,7 +650,7 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
     sound = pickle.dumps(recordings(1))
     for cut in range(0, len(sound), len(sound) // 20):
         path.write_bytes(sound[:cut])
-        with pytest.raises(InputError, match="cannot be read as Braille"):
+        with pytest.raises(InputError, match="cannot be read as a pickle"):
             read_braille(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_braille(tmp_path / "none.pkl")

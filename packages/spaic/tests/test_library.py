@@ -15,6 +15,7 @@ from tenfold.spaic.library import (
     POPULATIONS,
     all_activity,
     assign_labels,
+    audio_mnist,
     bump_height,
     cluster,
     convolutional,
@@ -208,6 +209,7 @@ def test_the_examples_of_the_card_have_its_numbers_of_parameters():
         (stca_mnist((400,)), 317_602),
         (convolutional(), 10_018),
         (tidigits(), 899_000),
+        (audio_mnist(), 898_500),
     ):
         assert sum(p.numel() for p in net.learner.parameters()) == count, net
     with pytest.raises(InputError, match="from 10 x 10"):
@@ -284,12 +286,12 @@ def test_blocks_are_found_where_they_went():
 def test_fronts_travel_where_excitation_is_wider_than_inhibition():
     def motion(**ranges):
         net = wave_front(96, 1e-3, **ranges)
-        net.run(40.0)
+        net.run(30.0)
         net.activity.monitor_on()
-        net.run_continue(20.0)
+        net.run_continue(10.0)
         frames = net.activity.values[0, 0]
-        assert frames.shape == (96, 96, 50)
-        pairs = [front_motion(frames[..., k], frames[..., k + 1], 24) for k in range(49)]
+        assert frames.shape == (96, 96, 25)
+        pairs = [front_motion(frames[..., k], frames[..., k + 1], 24) for k in range(24)]
         return np.median(np.concatenate(pairs), axis=0)
 
     distance, there, still = motion()

@@ -193,13 +193,13 @@ def test_initialisers_are_those_of_torch(name):
 def test_wrong_initialisers_are_told():
     for name, options, told in (
         ("unifrom", {}, "unknown initializer 'unifrom'; did you mean 'uniform'"),
-        ("uniform", {"low": 0}, "unknown argument of the initializer uniform 'low'"),
+        ("uniform", {"low": 0}, "unknown argument of uniform 'low'"),
         ("normal", {"std": "wide"}, r"initializer normal: std='wide'; expected one such as 1\.0"),
         ("kaiming_normal", {"mode": 3}, "mode=3; expected one such as 'fan_in'"),
     ):
         with pytest.raises(InputError, match=told):
             Initializer(name, **options)
-    with pytest.raises(InputError, match=r"initializer uniform for weights \(60, 50\)"):
+    with pytest.raises(InputError, match=r"initializer uniform of shape \(60, 50\)"):
         built(*groups(), weight=Initializer("uniform", a=1.0, b=0.0))
 
 

@@ -80,10 +80,11 @@ def test_traces_and_the_phase_plane_show_the_recorded_values():
 
 def test_weights_and_classes_lie_row_by_row():
     weight = np.arange(3 * 4, dtype=float).reshape(3, 4)
-    shown = np.asarray(pictures.weight_image(weight).get_array())
+    shown = pictures.weight_image(weight).get_array().filled(np.nan)
     assert shown[:2, :2].tolist() == [[0, 1], [2, 3]]
     assert shown[:2, 2:].tolist() == [[4, 5], [6, 7]]
     assert shown[2:, :2].tolist() == [[8, 9], [10, 11]]
+    assert np.isnan(shown[2:, 2:]).all()  # there is no fourth neuron
     figure = pictures.assignments_image(np.array([3, -1, 0]))
     classes = figure.axes[0].images[0].get_array()
     assert classes.filled(np.nan)[0, 0] == 3

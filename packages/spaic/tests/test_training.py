@@ -11,8 +11,10 @@ import torch
 
 from tenfold.shared.datasets import data_root
 from tenfold.shared.errors import InputError
+from tenfold.spaic import Connection, Encoder, Network, NeuronGroup, SpikeMonitor
 from tenfold.spaic.data import (
     Events,
+    Split,
     digits,
     mnist,
     nmnist_small,
@@ -20,6 +22,7 @@ from tenfold.spaic.data import (
     read_idx,
     read_nmnist,
 )
+from tenfold.spaic.experiments import synaptic_events
 from tenfold.spaic.library import CIRCUITS, cobahh, cuba, rates
 from tenfold.spaic.training import TrainConfig, train
 
@@ -201,3 +204,56 @@ def test_a_graph_as_snntorch_writes_it_runs_as_snntorch_runs_it():
             potentials[layer] = u * (1 - s)
         np.testing.assert_array_equal(net.output.predict[k].numpy(), s)
     assert net.output.predict.sum() > 10
+
+
+def test_the_step_size_falls_as_the_schedule_says(monkeypatch):
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    split = Split(x, y, x, y)
+    used = []
+
+    class Noted(torch.optim.AdamW):
+        def step(self, *arguments, **options):
+            used.append(self.param_groups[0]["lr"])
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noted)
+    expected = {
+        "constant": [1.0] * 8,
+        "step": [1.0] * 4 + [0.1] * 4,
+        "cosine": [0.5 * (1 + np.cos(np.pi * k / 8)) for k in range(8)],
+    }
+    for schedule, shares in expected.items():
+        used.clear()
+        config = TrainConfig(
+            hidden=(3,),
+            steps=2,
+            epochs=4,
+            batch_size=2,
+            schedule=schedule,
+            engine="step",
+            device="cpu",
+        )
+        train(config, split=split)
+        np.testing.assert_allclose(used, 5e-3 * np.array(shares), rtol=1e-12)
+
+
+@pytest.mark.parametrize("link", ["full", "bernoulli", "all_to_all"])
+def test_synaptic_events_are_spikes_times_targets(link):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        cells = NeuronGroup(3, model="if", v_th=0.5)
+        after = NeuronGroup(4, model="lif")
+        Connection(source, cells, weight=np.eye(3))
+        options = {"p": 0.5} if link == "bernoulli" else {}
+        onward = Connection(cells, after, link_type=link, weight=0.01, **options)
+        spikes = SpikeMonitor(cells)
+    assert onward in net
+    net.set_backend_dt(1.0)
+    net.source(np.array([[1.0, 0.3, 0.0]]))
+    net.run(12.0)
+    targets = [4, 4, 4]
+    if link == "bernoulli":
+        targets = [int((onward.pre_index == k).sum()) for k in range(3)]
+    made = [int(n) for n in spikes.spk_count[0]]
+    assert made[0] > made[1] > made[2] == 0
+    assert synaptic_events(net) == sum(n * m for n, m in zip(made, targets, strict=True))

@@ -163,7 +163,7 @@ def weight_image(
     if reshape:
         side = side or math.isqrt(weight.shape[1])
         n_sqrt = n_sqrt or math.ceil(math.sqrt(len(weight)))
-        tiles = np.zeros((n_sqrt * n_sqrt, side, side))
+        tiles = np.full((n_sqrt * n_sqrt, side, side), np.nan)  # those without a neuron stay blank
         rows = weight[: n_sqrt * n_sqrt, : side * side]
         tiles[: len(rows)] = rows.reshape(-1, side, side)
         shown = tiles.reshape(n_sqrt, n_sqrt, side, side).swapaxes(1, 2).reshape(n_sqrt * side, -1)
@@ -177,7 +177,7 @@ def weight_image(
             for line in (axes.axhline, axes.axvline):
                 line(edge * side - 0.5, color="0.35", lw=0.6)
     axes.set_axis_off()
-    axes.figure.colorbar(made)
+    axes.figure.colorbar(made, label="weight")
     return made
 
 
@@ -192,8 +192,9 @@ def learning_curve(history: Sequence[dict[str, Any]], axes: Any = None) -> Any:
         The figure.
     """
     axes = _axes(axes, (5.0, 3.0))
-    axes.plot([row["epoch"] + 1 for row in history], [row["loss"] for row in history])
+    axes.plot([row["epoch"] + 1 for row in history], [row["loss"] for row in history], ".-", ms=4)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("training loss")
     axes.set_ylim(0)
     return axes.figure
@@ -219,7 +220,7 @@ def confusion(truth: np.ndarray, guess: np.ndarray, axes: Any = None) -> Any:
     axes.set_ylabel("class")
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
-    axes.figure.colorbar(image)
+    axes.figure.colorbar(image, label="samples")
     return axes.figure
 
 
@@ -258,6 +259,7 @@ def returns_curve(returns: Sequence[float], axes: Any = None) -> Any:
     means = [float(np.mean(returns[max(0, k - 9) : k + 1])) for k in range(len(returns))]
     axes.plot(means, lw=1.2, label="mean of ten")
     axes.set_xlabel("episode")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("return")
     axes.legend(fontsize=8)
     return axes.figure

@@ -1,6 +1,7 @@
 """Training of spiking classifiers with surrogate gradients: one plain loop."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,7 +37,9 @@ class TrainConfig:
 
     dataset: str = "digits"
     """A data set of `tenfold spaic data list`."""
-    network: Literal["layers", "stca", "convolutional", "tidigits", "resnet18"] = "layers"
+    network: Literal["layers", "stca", "convolutional", "tidigits", "audio-mnist", "resnet18"] = (
+        "layers"
+    )
     """layers: fully connected, as the next six options say; else an example of the library."""
     hidden: tuple[int, ...] = (100,)
     """Neurons of each hidden layer (layers, stca)."""
@@ -45,13 +48,14 @@ class TrainConfig:
     tau_m: float = 8.0
     """Its membrane time constant in ms."""
     readout: Literal["li", "spikes"] = "li"
-    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons."""
+    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons (layers,
+    convolutional; the other networks of the library have their own)."""
     coding: Literal["float", "poisson"] = "float"
     """How images go in: as a constant current, or as Poisson spikes. Event data go in as counts."""
     input_scale: float = 1.0
     """What pixels or counts are multiplied by."""
     steps: int = 10
-    """Time steps; 1 ms each, in the networks of the library 0.1 ms (stca, tidigits) or 2 ms."""
+    """Time steps: 1 ms each (layers, resnet18), 2 ms (convolutional), 0.1 ms (the others)."""
     strategy: int = 1
     """1: a signal passes all layers within a step; 0: each connection costs one."""
     algorithm: str = "sbp"
@@ -65,7 +69,9 @@ class TrainConfig:
     batch_size: int = 100
     """Samples a step."""
     learning_rate: float = 5e-3
-    """Step size of Adam at the beginning; it falls to zero along a cosine."""
+    """Step size of Adam at the beginning."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How it falls: to zero along a cosine; to a tenth every second epoch; not at all."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     engine: Literal["auto", "step", "scan"] = "auto"
@@ -144,11 +150,13 @@ def classifier(
     net: Network
     if config.network == "convolutional":
         coding = "null" if timed else config.coding
-        net = library.convolutional(shape, classes, coding, config.seed)
+        net = library.convolutional(shape, classes, coding, config.seed, config.readout)
     elif config.network == "resnet18":
         net = library.resnet18(shape, classes, seed=config.seed)
     elif config.network == "tidigits":
         net = library.tidigits(math.prod(shape), classes, seed=config.seed)
+    elif config.network == "audio-mnist":
+        net = library.audio_mnist(math.prod(shape), classes, config.seed)
     else:
         if math.prod(shape) != 784 or classes != 10:
             raise InputError("network='stca' is for 784 inputs and 10 classes (MNIST)")
@@ -200,6 +208,8 @@ class Trained:
         history: The metrics of each epoch.
         outputs: [test samples, classes].
         split: The data.
+        throughput: Training samples a second of wall time, checkpoints included; 0 if nothing was
+            left to train.
     """
 
     network: Network
@@ -207,6 +217,7 @@ class Trained:
     history: list[dict[str, Any]]
     outputs: Tensor
     split: Split
+    throughput: float = 0.0
 
 
 def train(
@@ -237,7 +248,7 @@ def train(
     )
     model, optimiser = fabric.setup(module, optimiser)
     x, y = torch.from_numpy(split.x) * config.input_scale, torch.from_numpy(split.y)
-    potentials = config.network == "layers" and config.readout == "li"
+    potentials = config.network in ("layers", "convolutional") and config.readout == "li"
     loss_of = rate_cross_entropy if potentials else standardised_cross_entropy
     start = 0
     if run is not None:
@@ -251,6 +262,7 @@ def train(
     history = list(run.metrics()) if run is not None else []
     share = fabric.world_size
     steps = -(-len(x) // config.batch_size) * config.epochs
+    begun = time.perf_counter()
     with progress("training", total=config.epochs) as bar:
         bar.update(start)
         for epoch in range(start, config.epochs):
@@ -265,7 +277,7 @@ def train(
                     mine = batch[:1]
                 done = epoch * -(-len(x) // config.batch_size) + number
                 for part in optimiser.param_groups:
-                    part["lr"] = config.learning_rate * 0.5 * (1 + _cosine(done / steps))
+                    part["lr"] = config.learning_rate * _share(config, epoch, done / steps)
                 output = model(x[mine].to(fabric.device))
                 loss = loss_of(output, y[mine].to(fabric.device))
                 optimiser.zero_grad()
@@ -282,12 +294,17 @@ def train(
             if on_epoch is not None:
                 on_epoch(row)
             bar.update(loss=row["loss"])
+    speed = (config.epochs - start) * len(x) / (time.perf_counter() - begun)
     outputs = predict(config, cast(NetworkModule, module), split.x_test)
-    return Trained(net, accuracy(outputs, torch.from_numpy(split.y_test)), history, outputs, split)
+    found = accuracy(outputs, torch.from_numpy(split.y_test))
+    return Trained(net, found, history, outputs, split, max(speed, 0.0))
 
 
-def _cosine(share: float) -> float:
-    return math.cos(math.pi * share)
+def _share(config: TrainConfig, epoch: int, done: float) -> float:
+    """How much of the first step size is left, when a share of the training is done."""
+    if config.schedule == "step":
+        return 0.1 ** (epoch // 2)
+    return 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1.0
 
 
 @torch.no_grad()

@@ -6,8 +6,11 @@ from tenfold.spaic.data.audio import (
     keypoints,
     mel_filters,
     mfcc,
+    read_features,
     read_spoken,
+    read_spoken_split,
     read_wav,
+    write_features,
 )
 from tenfold.spaic.data.events import (
     GESTURES,
@@ -38,6 +41,7 @@ from tenfold.spaic.data.loading import (
     SpecifiedDataset,
     collate,
 )
+from tenfold.spaic.data.pickles import read_pickle
 from tenfold.spaic.data.sets import (
     CATALOGUE,
     SETS,
@@ -93,14 +97,18 @@ __all__ = [
     "read_aedat31",
     "read_braille",
     "read_cifar10",
+    "read_features",
     "read_gesture_labels",
     "read_gestures",
     "read_heidelberg",
     "read_idx",
     "read_medmnist",
     "read_nmnist",
+    "read_pickle",
     "read_spoken",
+    "read_spoken_split",
     "read_wav",
     "split_of_tonic",
     "spoken",
+    "write_features",
 ]

@@ -1,6 +1,7 @@
 """Features of spoken words: mel-frequency cepstral coefficients (card section 13)."""
 
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,92 @@ def read_spoken(folder: Path | str, part: str) -> tuple[np.ndarray, np.ndarray, 
         raise InputError(f"{root} holds no <class>/*.wav")
     rows = []
     for _, path in files:
-        features = mfcc(read_wav(path)).reshape(-1)
-        low, high = features.min(), features.max()
-        rows.append((features - low) / max(high - low, 1e-12))
-    return np.stack(rows).astype(np.float32), np.array([k for k, _ in files]), names
+        rows.append(mfcc(read_wav(path)).reshape(-1))
+    return _between(np.stack(rows)), np.array([k for k, _ in files]), names
+
+
+def _between(features: np.ndarray) -> np.ndarray:
+    """Puts each row between 0 and 1 by its own lowest and highest value."""
+    low, high = (f(1, keepdims=True) for f in (features.min, features.max))
+    return np.asarray((features - low) / np.maximum(high - low, 1e-12), dtype=np.float32)
+
+
+def read_spoken_split(
+    folder: Path | str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Reads the recordings of train and of test, which must have the same classes.
+
+    Args:
+        folder: With `train/<class>/*.wav` and `test/<class>/*.wav`.
+
+    Returns:
+        float32 [n, 1287] and int64 [n] of train, the same of test.
+
+    Raises:
+        InputError: As `read_spoken`, or for other classes.
+    """
+    x, y, names = read_spoken(folder, "train")
+    x_test, y_test, others = read_spoken(folder, "test")
+    if names != others:
+        raise InputError(f"{folder}: train has the classes {names}, test {others}")
+    return x, y, x_test, y_test
+
+
+_PARTS = ("train_audios", "train_labels", "test_audios", "test_labels")
+
+
+def write_features(folder: Path | str) -> Path:
+    """Keeps the cepstral coefficients of spoken words as `mfcc_feature.npz` in their folder.
+
+    The keys are the official ones: those of the features, `Time` (50 ms) and `neuron_num`.
+
+    Args:
+        folder: With `train/<class>/*.wav` and `test/<class>/*.wav`.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: As `read_spoken_split`.
+    """
+    x, y, x_test, y_test = read_spoken_split(folder)
+    path = Path(folder) / "mfcc_feature.npz"
+    np.savez_compressed(
+        path,
+        train_audios=x,
+        train_labels=y,
+        test_audios=x_test,
+        test_labels=y_test,
+        Time=50,
+        neuron_num=x.shape[1],
+    )
+    return path
+
+
+def read_features(path: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Reads kept features; nothing in the file can run code.
+
+    Args:
+        path: An .npz with the keys of `write_features`; `Time` and `neuron_num` are not looked at.
+
+    Returns:
+        float32 [n, features], from 0 to 1, and int64 [n], of train and of test.
+
+    Raises:
+        InputError: If the file cannot be read, or its arrays do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, y, x_test, y_test = (np.asarray(file[key]) for key in _PARTS)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a file of features ({error})") from error
+    for part, features, labels in (("train", x, y), ("test", x_test, y_test)):
+        numbers = features.dtype.kind in "fiu" and labels.dtype.kind in "iu"
+        if not numbers or features.ndim < 2 or len(features) != labels.size or not len(features):
+            raise InputError(
+                f"{path}: {part}_audios is {features.dtype} {features.shape}, {part}_labels "
+                f"{labels.dtype} {labels.shape}; expected numbers [n, features] and a label each"
+            )
+    flat = [_between(part.reshape(len(part), -1).astype(np.float64)) for part in (x, x_test)]
+    labelled = [part.reshape(-1).astype(np.int64) for part in (y, y_test)]
+    return flat[0], labelled[0], flat[1], labelled[1]

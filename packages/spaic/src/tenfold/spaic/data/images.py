@@ -1,4 +1,4 @@
-"""Readers of image files: IDX, CIFAR-10's binary version, MedMNIST, ImageNet (section 13)."""
+"""Readers of image files: IDX, CIFAR-10, MedMNIST, ImageNet (section 13)."""
 
 import gzip
 import struct
@@ -9,6 +9,7 @@ import numpy as np
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.data.loading import Dataset
+from tenfold.spaic.data.pickles import read_pickle
 
 
 def read_idx(path: Path | str) -> np.ndarray:
@@ -46,12 +47,13 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 
 def read_cifar10(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of CIFAR-10's binary version, which holds no pickles: `data_batch_1.bin`, ...
+    """Reads a file of CIFAR-10: of the binary version, or of the Python version without running it.
 
-    A record is a byte of the label and 3,072 of the image, red, green and blue one after another.
+    A record of `data_batch_1.bin` is a byte of the label and 3,072 of the image, red, green and
+    blue one after another; `data_batch_1` is a pickle of a dict with `data` [n, 3072] and `labels`.
 
     Args:
-        path: The file.
+        path: The file; one that ends in .bin is of the binary version.
 
     Returns:
         Images uint8 [n, 3, 32, 32] and labels int64 [n].
@@ -59,19 +61,42 @@ def read_cifar10(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: If there is no such file, or it is not one of CIFAR-10.
     """
-    try:
-        raw = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a file of CIFAR-10 ({error})") from error
-    if not len(raw) or len(raw) % 3073:
+    path = Path(path)
+    if path.suffix == ".bin":
+        try:
+            raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read as a file of CIFAR-10 ({error})") from error
+        if not len(raw) or len(raw) % 3073:
+            raise InputError(
+                f"{path}: {len(raw)} bytes; expected records of 3,073 bytes (the binary version)"
+            )
+        rows = raw.reshape(-1, 3073)
+        labels, images = rows[:, 0].astype(np.int64), rows[:, 1:]
+    else:
+        labels, images = _cifar10_python(path)
+    if labels.min() < 0 or labels.max() > 9:
+        wrong = int(np.flatnonzero((labels < 0) | (labels > 9))[0])
+        raise InputError(f"{path}: record {wrong} has the label {labels[wrong]}; expected 0..9")
+    return images.reshape(-1, 3, 32, 32), labels
+
+
+def _cifar10_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int64 [n] and images uint8 [n, 3072] of the Python version."""
+    found = read_pickle(path)
+    keys = {}
+    if isinstance(found, dict):
+        keys = {key.decode() if isinstance(key, bytes) else key: key for key in found}
+    if not {"data", "labels"} <= keys.keys():
+        raise InputError(f"{path}: expected a dict with `data` and `labels`")
+    images, labels = np.asarray(found[keys["data"]]), np.asarray(found[keys["labels"]])
+    fits = images.dtype == np.uint8 and images.ndim == 2 and images.shape[1] == 3072
+    if not fits or labels.dtype.kind != "i" or labels.shape != (len(images),) or not len(images):
         raise InputError(
-            f"{path}: {len(raw)} bytes; expected records of 3,073 bytes (the binary version)"
+            f"{path}: data is {images.dtype} {images.shape} with labels {labels.shape}; expected "
+            "uint8 [n, 3072] and a label each"
         )
-    rows = raw.reshape(-1, 3073)
-    labels = rows[:, 0].astype(np.int64)
-    if labels.max() > 9:
-        raise InputError(f"{path}: record {int(labels.argmax())} has the label {labels.max()} > 9")
-    return rows[:, 1:].reshape(-1, 3, 32, 32), labels
+    return labels.astype(np.int64), images
 
 
 def normalised(images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tenfold.shared.datasets import Dataset, File, data_root, locate
 from tenfold.shared.errors import InputError, did_you_mean
-from tenfold.spaic.data.audio import read_spoken
+from tenfold.spaic.data.audio import read_features, read_spoken_split
 from tenfold.spaic.data.events import Events, read_gestures, read_heidelberg, read_nmnist
 from tenfold.spaic.data.images import normalised, read_cifar10, read_idx, read_medmnist
 from tenfold.spaic.data.touch import read_braille
@@ -100,11 +100,16 @@ def _idx_part(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cifar10() -> Split:
-    """CIFAR-10, binary version: 50,000 train and 10,000 test images, normalised, [3, 32, 32]."""
-    folder = locate(CATALOGUE["cifar10"]) / "cifar-10-batches-bin"
-    parts = [read_cifar10(folder / f"data_batch_{k}.bin") for k in range(1, 6)]
+    """CIFAR-10: 50,000 train and 10,000 test images, normalised, [3, 32, 32].
+
+    The Python version (`cifar-10-batches-py`) is read too where it lies in the folder.
+    """
+    folder, ending = data_root() / "cifar10" / "cifar-10-batches-py", ""
+    if not folder.is_dir():
+        folder, ending = locate(CATALOGUE["cifar10"]) / "cifar-10-batches-bin", ".bin"
+    parts = [read_cifar10(folder / f"data_batch_{k}{ending}") for k in range(1, 6)]
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
-    x_test, y_test = read_cifar10(folder / "test_batch.bin")
+    x_test, y_test = read_cifar10(folder / f"test_batch{ending}")
     return Split(normalised(x), y, normalised(x_test), y_test)
 
 
@@ -185,6 +190,10 @@ def heidelberg(name: str, steps: int = 20) -> Split:
 def spoken(name: str) -> Split:
     """Spoken words as mel-frequency cepstral coefficients (`tenfold.spaic.data.audio`).
 
+    Features that stand in the folder as `mfcc_feature.npz`, with the official keys `train_audios`,
+    `train_labels`, `test_audios`, `test_labels`, are taken from there; `write_features` makes such
+    a file. Either way each recording's features are put between 0 and 1.
+
     Args:
         name: tidigits, rwcp10 or mnist-voices: a folder with `train/<class>/*.wav` and
             `test/<class>/*.wav`, as the user has arranged it.
@@ -193,11 +202,8 @@ def spoken(name: str) -> Split:
         InputError: If the folder is missing, or train and test have different classes.
     """
     folder = data_root() / name
-    x, y, names = read_spoken(folder, "train")
-    x_test, y_test, others = read_spoken(folder, "test")
-    if names != others:
-        raise InputError(f"{folder}: train has the classes {names}, test {others}")
-    return Split(x, y, x_test, y_test)
+    kept = folder / "mfcc_feature.npz"
+    return Split(*(read_features(kept) if kept.is_file() else read_spoken_split(folder)))
 
 
 def nmnist_small(steps: int = 20) -> Split:

@@ -7,7 +7,9 @@ from tenfold.spaic.experiments.simulation import (
     Simulated,
     correlation,
     irregularity,
+    peak_memory,
     simulate,
+    synaptic_events,
 )
 from tenfold.spaic.experiments.timing import layer_seconds
 
@@ -20,9 +22,11 @@ __all__ = [
     "irregularity",
     "layer_seconds",
     "network_of",
+    "peak_memory",
     "prepared",
     "prepared_recipes",
     "reproduce",
     "simulate",
+    "synaptic_events",
     "train_run",
 ]

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Simulated:
         seconds: Processor time of the simulation.
         real_time: Processor time over biological time.
         synapses: How many there are.
+        synaptic_events: Spikes that went over the synapses between watched groups, a second of
+            processor time.
         engine: Which engine ran, and why.
     """
 
@@ -108,6 +111,7 @@ class Simulated:
     seconds: float
     real_time: float
     synapses: int
+    synaptic_events: float
     engine: str
 
     @property
@@ -180,6 +184,7 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
         seconds=seconds,
         real_time=1000 * seconds / config.time,
         synapses=sum(map(_synapses, net.get_connections())),
+        synaptic_events=synaptic_events(net) / max(seconds, 1e-9),
         engine=net.engine_note,
     )
 
@@ -188,6 +193,38 @@ def _synapses(con: Connection) -> int:
     if con.kind == "all_to_all":  # one weight stands for all
         return con.pre.num * con.post.num
     return int(con.weight.numel()) if con.weight is not None else 0
+
+
+def synaptic_events(net: Network) -> int:
+    """Counts the spikes that went over the synapses between watched groups in the last run.
+
+    Links between images, which share weights, are left out.
+
+    Args:
+        net: A network after a run, with spike monitors.
+    """
+    counts = {id(m.target): m.spk_count.sum(0).reshape(-1) for m in net.parts(SpikeMonitor)}
+    total = 0
+    for con in net.get_connections():
+        spikes = counts.get(id(con.pre))
+        if spikes is None or con.weight is None or con.pre_var_name != "O":
+            continue
+        if con.pre_index is not None:
+            targets = np.bincount(con.pre_index.cpu().numpy(), minlength=len(spikes))
+            total += int(spikes @ targets)
+        elif con.kind == "all_to_all" or tuple(con.weight.shape) == (con.post.num, con.pre.num):
+            total += int(spikes.sum()) * con.post.num
+    return total
+
+
+def peak_memory() -> float | None:
+    """The most memory that this process had so far, in MiB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _from_file(path: Path, time: float, drive: float | None) -> Network:

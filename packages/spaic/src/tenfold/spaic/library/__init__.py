@@ -41,6 +41,7 @@ _HOMES = {
     "stca_mnist": "classifiers",
     "convolutional": "classifiers",
     "tidigits": "classifiers",
+    "audio_mnist": "classifiers",
     "resnet18": "classifiers",
 }
 

@@ -159,7 +159,8 @@ def decide(
     edges = np.arange(0, net.time + 1e-9, 50.0)
     rates = {}
     for monitor in net.parts(SpikeMonitor):
-        counts, _ = np.histogram(np.concatenate(monitor.spk_times), edges)
+        # A spike is stamped with the end of its step, which belongs to the window before it.
+        counts, _ = np.histogram(np.concatenate(monitor.spk_times) - net.dt / 2, edges)
         rates[monitor.target.name] = counts / monitor.target.num / 0.05
     last = {name: float(rates[name][-10:].mean()) for name in ("A", "B")}
     return Decision(max(last, key=lambda name: last[name]), rates, edges[:-1])
