@@ -338,8 +338,8 @@ class Network(Assembly):
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
         if plan.gradients and not self._warned:  # looked at in the first run only
             plan.silent = {key for key, entry in plan.groups.items() if entry.surrogate is not None}
-        if fresh:
-            # Trainable values have new numbers, and clamped ranges apply.
+        if fresh or plan.gradients:
+            # Trainable values have new numbers, in a new window too, and clamped ranges apply.
             self._engine.refresh()
         self._engine.run(self._state, count, batch, self.n_time_step, fresh)
         self.n_time_step += count
