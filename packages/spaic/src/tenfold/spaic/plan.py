@@ -391,7 +391,15 @@ def _learn(plan: Plan, full_grad: bool) -> None:
         for part in [*parts, *learner.parts(learner.pathway)]:
             found = learner.own_surrogates.get(id(part), learner.surrogate)
             if id(part) in plan.groups and found is not None:
-                _take_surrogate(plan, plan.groups[id(part)], found, id(part) in trained)
+                entry = plan.groups[id(part)]
+                before = entry.surrogate or found
+                if replace(before, learned=False) != replace(found, learned=False):
+                    raise InputError(
+                        f"{learner!r}: {part!r} has the surrogate {before.name} with alpha "
+                        f"{before.alpha} from another learner, and would get {found.name} with "
+                        f"alpha {found.alpha}; give both learners the same"
+                    )
+                _take_surrogate(plan, entry, found, id(part) in trained)
     for con in plan.links:
         if id(con) in trained and id(con) in ruled:
             raise InputError(

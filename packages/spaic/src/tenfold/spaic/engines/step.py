@@ -178,6 +178,10 @@ class StepEngine:
             for learner in plan.learners
         ]
         self.rules = [(learner, rules) for learner, rules in made if rules]
+        # The graph of gradients holds a weight as it was in a step; a rule changes it in place.
+        self.moving = {
+            id(con) for learner in plan.learners for con in learner.ruled() if plan.gradients
+        }
 
     def refresh(self) -> None:
         """Computes the constants again, since parameters may have been trained."""
@@ -252,7 +256,7 @@ class StepEngine:
                 self._call(part, state, fresh, sums)
         late: dict[Key, list[Tensor]] = defaultdict(list)
         for con in plan.late:  # read the spikes of this very step
-            value = con.deliver(fresh[id(con.pre), con.pre_var_name], self.random)
+            value = self._deliver(con, fresh[id(con.pre), con.pre_var_name])
             late[id(con.post), con.post_var_name].append(value)
         for key, values in late.items():
             fresh[key] = fresh[key] + torch.stack(values).sum(0).to(fresh[key].dtype)
@@ -303,6 +307,7 @@ class StepEngine:
         if "electrical" in con.syn_type:  # both sides, from the potentials before the step
             pre, post = state[id(con.pre), "V"].flatten(1), state[id(con.post), "V"].flatten(1)
             w: Tensor = con.weight  # type: ignore[assignment]
+            w = w.clone() if id(con) in self.moving else w
             pre, post = pre.to(w.dtype), post.to(w.dtype)
             into = pre @ w.T - post * w.sum(1)
             back = post @ w - pre * w.sum(0)
@@ -312,8 +317,16 @@ class StepEngine:
             ]
         lagged = any(con is item for item in self.plan.lagged)
         seen = self._read(con.pre, con.pre_var_name, state, state if lagged else fresh)
-        value = con.deliver(seen, self.random)
-        return [(con.post, con.into, value)]
+        return [(con.post, con.into, self._deliver(con, seen))]
+
+    def _deliver(self, con: Connection, seen: Tensor) -> Tensor:
+        if id(con) not in self.moving or con.weight is None:
+            return con.deliver(seen, self.random)
+        weight, con.weight = con.weight, con.weight.clone()
+        try:
+            return con.deliver(seen, self.random)
+        finally:
+            con.weight = weight
 
     def _call(
         self,

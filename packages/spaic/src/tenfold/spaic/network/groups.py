@@ -245,8 +245,7 @@ class NeuronGroup(Layer):
             if not low <= high:
                 raise InputError(f"{where}: varible_ranges[{name!r}]={(low, high)}; low > high")
             if name in self.trainables:
-                with torch.no_grad():
-                    self.trainables[name].clamp_(low, high)
+                _clamp(self.trainables[name], low, high)
         values = resolve(model, self.model_parameters | self.trainables, where)
         for name in self.varible_ranges.keys() - self.trainables.keys():
             values[name] = np.clip(values[name], *self.varible_ranges[name])
@@ -261,7 +260,13 @@ class NeuronGroup(Layer):
             )
         made.initial.update(self.initial)  # type: ignore[attr-defined]
         if self.surrogate_alpha is not None:
-            with torch.no_grad():
-                self.surrogate_alpha.clamp_(min=LEAST_ALPHA)
+            _clamp(self.surrogate_alpha, LEAST_ALPHA, math.inf)
             made = replace(made, values={**made.values, ALPHA: self.surrogate_alpha})
         return made
+
+
+@torch.no_grad()
+def _clamp(value: torch.Tensor, low: float, high: float) -> None:
+    """Clamps in place, and leaves alone what lies within: a graph of gradients may hold it."""
+    if bool(((value < low) | (value > high)).any()):
+        value.clamp_(low, high)

@@ -327,8 +327,8 @@ class Network(Contents):
             read = {id(con.pre) for con in plan.links if con.pre_var_name == "O"}
             read |= {id(n.dec_target) for n in plan.decoders if n.coding_var_name == "O"}
             plan.silent = {key for key in read & plan.groups.keys() if plan.groups[key].surrogate}
-        if fresh:
-            # Trainable values have new numbers, and clamped ranges apply.
+        if fresh or plan.gradients:
+            # Trainable values have new numbers, in a new window too, and clamped ranges apply.
             self._engine.refresh()
         self._engine.run(self._state, count, batch, self.n_time_step, fresh)
         self.n_time_step += count

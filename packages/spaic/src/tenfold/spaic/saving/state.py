@@ -17,6 +17,7 @@ from tenfold.spaic.network.connections import (
 )
 from tenfold.spaic.network.contents import Contents
 from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.learners import Learner, Rule
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.objects import Assembly
 
@@ -70,6 +71,9 @@ def _tensors(net: Contents) -> dict[str, Tensor]:
         for name in ("pre_index", "post_index"):
             if getattr(con, name) is not None:
                 made[f"{con.id}:{name}"] = getattr(con, name).clone()
+    for learner in net.parts(Learner):
+        found = {key: getattr(rule, name) for key, (rule, name) in learner.memory().items()}
+        made |= {k: v.detach().cpu().clone() for k, v in found.items() if v is not None}
     return made
 
 
@@ -222,7 +226,8 @@ def _take(net: Contents, given: Mapping[str, Tensor]) -> None:
     kept = _saved_states(net, given, set(map(_without_net, wanted)))
     for name, tensor in wanted.items():
         _check(name, given.get(_without_net(name)), tensor)
-    known = set(map(_without_net, wanted)) | set(kept)
+    memories = _saved_memories(net, given)
+    known = set(map(_without_net, wanted)) | set(kept) | set(memories)
     known |= {_without_net(f"{c.id}:{k}") for c in net.get_connections() for k in _INDEX}
     for name in given:
         if name not in known:
@@ -235,6 +240,8 @@ def _take(net: Contents, given: Mapping[str, Tensor]) -> None:
             tensor.copy_(given[_without_net(name)])
         for name, (place, like) in kept.items():
             net._kept[place] = given[name].to(like)
+        for name, (rule, key) in memories.items():
+            setattr(rule, key, given[name].to(net.device, net.dtype, copy=True))
 
 
 _INDEX = ("pre_index", "post_index")
@@ -278,6 +285,24 @@ def _saved_states(
                 )
             _check(name, value, like.expand(value.shape))
             found[name] = ((id(group), state), like)
+    return found
+
+
+def _saved_memories(net: Network, given: Mapping[str, Tensor]) -> dict[str, tuple[Rule, str]]:
+    """The saved memories of rules.
+
+    Returns:
+        Saved name → the rule and its attribute.
+    """
+    found: dict[str, tuple[Rule, str]] = {}
+    for learner in net.parts(Learner):
+        own = [name for name in given if name.startswith(_without_net(learner.id) + ":")]
+        if own and not learner.memory():  # a network that has not run yet
+            learner.make_rules(net._plan, net._random)
+        rooms = {_without_net(name): room for name, room in learner.memory().items()}
+        found |= {name: rooms[name] for name in own if name in rooms}
+    for name, (rule, key) in found.items():
+        rule.check_memory(key, given[name])
     return found
 
 

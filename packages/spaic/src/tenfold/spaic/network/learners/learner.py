@@ -1,8 +1,9 @@
 """The learner: which parts are trained, by which rule or surrogate gradient (section 10)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,50 +12,21 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
-from tenfold.spaic.network.connections import Connection
+from tenfold.spaic.network.connections import Connection, Projection
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners.online import Forward
+from tenfold.spaic.network.learners.optimiser import Optimised
 from tenfold.spaic.network.learners.registry import ALGORITHMS, RULES
 from tenfold.spaic.network.learners.rule import GroupRule, Rule
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
-from tenfold.spaic.network.objects import Assembly, BaseModule
+from tenfold.spaic.network.objects import Assembly
 from tenfold.spaic.units import measured
 
 if TYPE_CHECKING:
     from tenfold.spaic.plan import Plan
 
-_OPTIMISERS = {
-    name: getattr(torch.optim, name)
-    for name in [
-        "Adam",
-        "AdamW",
-        "SparseAdam",
-        "Adamax",
-        "ASGD",
-        "LBFGS",
-        "RMSprop",
-        "Rprop",
-        "SGD",
-        "Adadelta",
-        "Adagrad",
-    ]
-}
-_SCHEDULES = {
-    name: getattr(torch.optim.lr_scheduler, name)
-    for name in [
-        "LambdaLR",
-        "StepLR",
-        "MultiStepLR",
-        "ExponentialLR",
-        "CosineAnnealingLR",
-        "ReduceLROnPlateau",
-        "CyclicLR",
-        "CosineAnnealingWarmRestarts",
-    ]
-}
 
-
-class Learner(BaseModule):
+class Learner(Optimised):
     """Trains parts of a network.
 
     A subclass may override the hooks `custom_rule`, `connection_rule` and `neuron_rule`, which are
@@ -66,7 +38,7 @@ class Learner(BaseModule):
                     return lambda rule, m: rule.weight.mul_(1 - 1e-3 * backend.dt)
 
     Args:
-        trainable: A network, assembly, group, connection, module, or a list of them.
+        trainable: A network, assembly, group, connection, projection, module, or a list of them.
         pathway: Parts that only carry gradients.
         algorithm: stca, stbp, sbp, true (surrogate gradients) or a rule of `RULES`, in any case, or
             a `Rule` class; stca by default, and of a subclass with hooks none.
@@ -95,6 +67,10 @@ class Learner(BaseModule):
         self.pathway = listed(pathway)
         if algorithm is None and not self._has_hooks():
             algorithm = "stca"
+        if not (algorithm is None or isinstance(algorithm, str) or _is_rule(algorithm)):
+            raise InputError(
+                f"{self!r}: algorithm={algorithm!r}; expected a name or a subclass of Rule"
+            )
         made = type(self) if algorithm is None else algorithm
         self.algorithm = made.casefold() if isinstance(made, str) else made.__name__
         self.reward = reward
@@ -116,26 +92,31 @@ class Learner(BaseModule):
         else:
             raise InputError(f"{self!r}: {did_you_mean(self.algorithm, ALGORITHMS, 'algorithm')}")
         if self.rule is not None:
-            for key in options:
-                if key not in self.rule.options:
-                    hint = did_you_mean(key, self.rule.options, f"option of {self.algorithm}")
-                    raise InputError(f"{self!r}: {hint}")
-                value = options[key]
-                if key.startswith("tau") and value is not None and not 0 < value < math.inf:
-                    raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
-                if key.endswith("_decay") and not 0 <= value <= 1:
-                    raise InputError(f"{self!r}: {key}={value}; a decay is from 0 to 1")
-            bounds = {**self.rule.options, **self._defaults, **options}
-            low, high = bounds.get("w_min"), bounds.get("w_max")
-            if low is not None and high is not None and low > high:
-                raise InputError(f"{self!r}: w_min={low} is above w_max={high}")
-        self.optim_name = self.lr_schedule_name = ""
-        self.optim_kwargs: dict[str, Any] = {}
-        self.schedule_kwargs: dict[str, Any] = {}
-        self._optimiser: torch.optim.Optimizer | None = None
-        self._schedule: Any = None
+            self._check_options(self.rule)
         self._network: Any = None
+        self._rules: list[Rule] = []  # those of the last build
         self._target: Tensor | None = None
+
+    def _check_options(self, rule: type[Rule]) -> None:
+        """Refuses options that the rule does not have, and values that it cannot take."""
+        for key, value in self.options.items():
+            if key not in rule.options:
+                hint = did_you_mean(key, rule.options, f"option of {self.algorithm}")
+                raise InputError(f"{self!r}: {hint}")
+            usual = {**rule.options, **self._defaults}[key]
+            number = isinstance(value, Real) and math.isfinite(value)
+            if key.startswith("tau"):
+                if value is not None and not (number and value > 0):
+                    raise InputError(f"{self!r}: {key}={value}; a time constant must be > 0 ms")
+            elif key.endswith("_decay"):
+                if not (number and 0 <= value <= 1):
+                    raise InputError(f"{self!r}: {key}={value}; a decay is from 0 to 1")
+            elif isinstance(usual, Real) and not (number or isinstance(value, Tensor | np.ndarray)):
+                raise InputError(f"{self!r}: {key}={value!r}; expected a finite number")
+        bounds = {**rule.options, **self._defaults, **self.options}
+        low, high = bounds.get("w_min"), bounds.get("w_max")
+        if low is not None and high is not None and low > high:
+            raise InputError(f"{self!r}: w_min={low} is above w_max={high}")
 
     def _surrogate(self) -> Surrogate:
         options = dict(self.options)
@@ -151,8 +132,8 @@ class Learner(BaseModule):
         if options:
             known = ["alpha", "learn_alpha", "surrogate_func"]
             raise InputError(f"{self!r}: {did_you_mean(next(iter(options)), known, 'option')}")
-        if not 0 < alpha < math.inf:
-            raise InputError(f"{self!r}: alpha={alpha}; expected > 0")
+        if not (isinstance(alpha, Real) and 0 < float(alpha) < math.inf):
+            raise InputError(f"{self!r}: alpha={alpha!r}; expected > 0")
         if learned and not made.by_alpha:
             raise InputError(
                 f"{self!r}: learn_alpha=True, but {made.name} does not say how it depends on alpha "
@@ -160,65 +141,50 @@ class Learner(BaseModule):
             )
         return replace(made, alpha=float(alpha), learned=bool(learned))
 
-    # ---------------------------------------------------------------------------------- optimiser
+    # --------------------------------------------------------------------------------- supervision
 
-    def set_optimizer(self, optim_name: str = "Adam", lr: float = 1e-3, **options: Any) -> None:
-        """Chooses the optimiser.
-
-        Args:
-            optim_name: Adam, AdamW, SparseAdam, Adamax, ASGD, LBFGS, RMSprop, Rprop, SGD,
-                Adadelta or Adagrad.
-            lr: The step size.
-            **options: Further arguments of the optimiser.
-
-        Raises:
-            InputError: For another name.
-        """
-        if optim_name not in _OPTIMISERS:
-            raise InputError(f"{self!r}: {did_you_mean(optim_name, _OPTIMISERS, 'optimiser')}")
-        self.optim_name, self.optim_kwargs = optim_name, {"lr": lr, **options}
-        self._optimiser = self._schedule = None
-
-    def set_schedule(self, lr_schedule_name: str, **options: Any) -> None:
-        """Chooses how the step size changes.
+    def teach(self, target: Any) -> None:
+        """Sets what a supervised rule is taught in the next run.
 
         Args:
-            lr_schedule_name: LambdaLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR,
-                ReduceLROnPlateau, CyclicLR or CosineAnnealingWarmRestarts.
-            **options: Its arguments.
+            target: The wanted spikes (force, eprop, ottt: values) [batch, post, steps]; tempotron:
+                [batch, post] of 0 and 1; spikeprop: [batch, post] of times in ms. A batch of one is
+                for all samples.
 
         Raises:
-            InputError: For another name.
+            InputError: If it is neither of two axes nor of three, or not of numbers.
         """
-        if lr_schedule_name not in _SCHEDULES:
-            hint = did_you_mean(lr_schedule_name, _SCHEDULES, "schedule")
-            raise InputError(f"{self!r}: {hint}")
-        self.lr_schedule_name, self.schedule_kwargs = lr_schedule_name, options
-        self._schedule = None
-        if self._optimiser is not None:
-            self._make_schedule(self._optimiser)
+        try:
+            made = torch.as_tensor(np.asarray(target)).to(torch.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{self!r}: the target is not an array of numbers ({error})"
+            ) from error
+        if made.ndim not in (2, 3):
+            raise InputError(
+                f"{self!r}: the target has shape {tuple(made.shape)}; expected (batch, neurons) or "
+                "(batch, neurons, steps)"
+            )
+        self._target = made
 
-    def _make_schedule(self, optimiser: torch.optim.Optimizer) -> None:
-        self._schedule = _SCHEDULES[self.lr_schedule_name](optimiser, **self.schedule_kwargs)
+    # ------------------------------------------------------------------------------------- parts
 
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser, made when it is first needed.
+    def parts(self, which: Sequence[Any]) -> list[Any]:
+        """Expands containers and projections to groups, connections and modules.
 
-        Raises:
-            InputError: If none was chosen, or there is nothing to train.
+        Args:
+            which: `trainable` or `pathway`.
         """
-        if self._optimiser is None:
-            if not self.optim_name:
-                raise InputError(f"{self!r} has no optimiser; call set_optimizer first")
-            parameters = self.parameters()
-            if not parameters:
-                raise InputError(f"{self!r} has nothing to train")
-            self._tell_blocked()
-            self._optimiser = _OPTIMISERS[self.optim_name](parameters, **self.optim_kwargs)
-            if self.lr_schedule_name:  # at once: it must see every step of the optimiser
-                self._make_schedule(self._optimiser)
-        return self._optimiser
+        found: dict[int, Any] = {}
+        for part in which:
+            inner = list(part.walk()) if isinstance(part, Assembly) else [part]
+            if isinstance(part, Assembly) and not isinstance(part, NeuronGroup):
+                inner += part.get_connections()
+            elif isinstance(part, Projection):
+                inner = [con for con in part.members.values() if isinstance(con, Connection)]
+                inner += part.expand()
+            found.update({id(item): item for item in inner})
+        return list(found.values())
 
     def _tell_blocked(self) -> None:
         """Says where a trained link ends at spikes that pass no gradient on."""
@@ -241,69 +207,6 @@ class Learner(BaseModule):
                         f"{self!r}: {con!r} is trained, but {con.post!r} is neither in trainable "
                         "nor in pathway, so that no gradient passes its spikes"
                     )
-
-    def optim_zero_grad(self) -> None:
-        """Clears the gradients."""
-        self.optimizer.zero_grad()
-
-    def optim_step(self, closure: Callable[[], Any] | None = None) -> None:
-        """Makes a step.
-
-        Args:
-            closure: For LBFGS: clears the gradients, runs the network, goes backward and gives the
-                loss; called several times.
-
-        Raises:
-            InputError: If LBFGS got none.
-        """
-        if closure is None and self.optim_name == "LBFGS":
-            raise InputError(f"{self!r}: LBFGS needs optim_step(closure), which computes the loss")
-        self.optimizer.step() if closure is None else self.optimizer.step(closure)
-
-    def optim_schedule(self, metric: float | None = None) -> None:
-        """Moves the step size on, once an epoch.
-
-        Args:
-            metric: What ReduceLROnPlateau watches, for example the loss.
-
-        Raises:
-            InputError: If there is no schedule, or it needs a metric and got none.
-        """
-        if not self.lr_schedule_name:
-            raise InputError(f"{self!r} has no schedule; call set_schedule first")
-        if self._schedule is None:
-            self._make_schedule(self.optimizer)
-        if self.lr_schedule_name == "ReduceLROnPlateau":
-            if metric is None:
-                raise InputError(f"{self!r}: ReduceLROnPlateau needs optim_schedule(metric)")
-            self._schedule.step(metric)
-        else:
-            self._schedule.step()
-
-    def teach(self, target: Any) -> None:
-        """Sets what a supervised rule is taught in the next run.
-
-        Args:
-            target: The wanted spikes (force, eprop, ottt: values) [batch, post, steps]; tempotron:
-                [batch, post] of 0 and 1; spikeprop: [batch, post] of times in ms.
-        """
-        self._target = torch.as_tensor(np.asarray(target)).to(torch.float64)
-
-    # ------------------------------------------------------------------------------------- parts
-
-    def parts(self, which: Sequence[Any]) -> list[Any]:
-        """Expands containers to groups, connections and modules.
-
-        Args:
-            which: `trainable` or `pathway`.
-        """
-        found: dict[int, Any] = {}
-        for part in which:
-            inner = list(part.walk()) if isinstance(part, Assembly) else [part]
-            if isinstance(part, Assembly) and not isinstance(part, NeuronGroup):
-                inner += part.get_connections()
-            found.update({id(item): item for item in inner})
-        return list(found.values())
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Lists what the gradient learner trains."""
@@ -386,6 +289,7 @@ class Learner(BaseModule):
             InputError: If a hook gives something else, or, without an algorithm, all give nothing.
         """
         self.plan, self.own_rules, self.own_surrogates = plan, [], {}
+        self._complete = False  # the network may have changed
         for made in listed(self.custom_rule(plan)):
             if not isinstance(made, Rule):
                 raise InputError(
@@ -456,11 +360,31 @@ class Learner(BaseModule):
             if fits:
                 made.append(self.rule(part, **{**self._defaults, **self.options}))
         for rule in made:
+            for old in self._rules:
+                if old is not rule and old.part is rule.part and type(old) is type(rule):
+                    rule.take_over(old, whole=rule not in self.own_rules)
             rule.learner, rule.plan, rule.random = self, plan, random
             rule.check()
         if not made and self.rule is not None:
             raise InputError(f"{self!r}: {self.algorithm} found nothing to train")
+        self._rules = made
         return made
+
+    def memory(self) -> dict[str, tuple[Rule, str]]:
+        """Lists what rules keep besides weights, for example fixed random feedback.
+
+        Returns:
+            Name in saved states → the rule and the name in `Rule.memory`.
+        """
+        return {
+            f"{self.id}:{rule.part.id}:{{{name}}}": (rule, name)
+            for rule in self._rules
+            for name in rule.memory
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is built anew, with what its rules have learned."""
+        return {**vars(self), "plan": None, "own_rules": [], "own_surrogates": {}}
 
     def target_at(self, rule: Rule, k: int, post: int, like: Tensor) -> Tensor | None:
         """Gives what a supervised rule is taught for one step; None for other rules.
@@ -475,18 +399,19 @@ class Learner(BaseModule):
             InputError: As `taught`.
         """
         written = rule.function is not None and self._target is not None
-        return self.taught(k, post, like) if rule.needs_target or written else None
+        return self.taught(k, post, like, len(like)) if rule.needs_target or written else None
 
-    def taught(self, k: int, post: int, like: Tensor) -> Tensor:
+    def taught(self, k: int, post: int, like: Tensor, batch: int) -> Tensor:
         """Gives the target of one step.
 
         Args:
             k: The step of the run; after the target's end there are zeros.
             post: The number of neurons that are taught.
             like: For device and precision.
+            batch: The number of samples.
 
         Raises:
-            InputError: If there is no target, or it has another number of neurons.
+            InputError: If there is no target, or it has another number of neurons or samples.
         """
         if self._target is None:
             raise InputError(f"{self!r}: {self.algorithm} needs a target; call teach() first")
@@ -495,6 +420,8 @@ class Learner(BaseModule):
             made = made[..., k] if k < made.shape[2] else torch.zeros_like(made[..., 0])
         if made.shape[-1] != post:
             raise InputError(f"{self!r}: the target has {made.shape[-1]} neurons; expected {post}")
+        if len(made) not in (1, batch):
+            raise InputError(f"{self!r}: the target has {len(made)} samples; the batch has {batch}")
         return made
 
 
@@ -507,3 +434,7 @@ def listed(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _is_rule(given: Any) -> bool:
+    return isinstance(given, type) and issubclass(given, Rule)

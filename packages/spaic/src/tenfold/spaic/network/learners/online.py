@@ -137,7 +137,8 @@ class Forward(Rule):
         Args:
             post: The number of neurons that are taught.
         """
-        return self.learner.taught(self.steps, post, self.weight)
+        batch = len(self.con.post.last_state["O"])
+        return self.learner.taught(self.steps, post, self.weight, batch)
 
     def finish(self, m: Moment) -> None:
         """Counts the step; hands the gradient over in the last one.
@@ -209,6 +210,8 @@ class EProp(Forward):
         "feedback": "symmetric",
     }
     feedback: str
+    memory: ClassVar[Mapping[str, tuple[str, ...]]] = {"drawn": ("read-out", "post")}
+    drawn: Tensor | None
 
     def start(self) -> None:
         """Finds the read-outs of this connection's target.
@@ -234,10 +237,12 @@ class EProp(Forward):
             return
         if self.feedback == "symmetric":  # as it is in this run, which ends with its change
             self.back = self.outward[0].weight.detach().clone()  # type: ignore[union-attr]
-        elif not hasattr(self, "back"):
+            return
+        if self.drawn is None:
             shape = (self.outward[0].post.num, self.con.post.num)
             drawn = torch.randn(shape, generator=self.random, device=self.weight.device)
-            self.back = (drawn / shape[1] ** 0.5).to(self.weight)
+            self.drawn = (drawn / shape[1] ** 0.5).to(self.weight)
+        self.back = self.drawn
 
     def step(self, m: Moment) -> None:
         """Follows the eligibilities; changes the weight in the last step.

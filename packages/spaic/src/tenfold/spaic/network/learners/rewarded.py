@@ -68,7 +68,9 @@ class RSTDP(Rule):
 class RSTDPET(RSTDP):
     """The same with an eligibility trace: z = e^{−dt/τz} z + (dt/τe) ζ, W += lr dt R z.
 
-    `lr` has no default (section 10.3).
+    `lr` has no default (section 10.3). The card's rule is one of a single sample; of a batch, ζ and
+    with it the change is the sum over the samples, which share one reward, as in `rstdp`: each
+    changes the weight as if it ran alone.
     """
 
     options: ClassVar[Mapping[str, Any]] = {
@@ -148,7 +150,8 @@ class FeedbackRSTDP(Rule):
     A_plus: float
     A_minus: float
     tau_et: float | None
-    feedback: Tensor | None = None
+    memory: ClassVar[Mapping[str, tuple[str, ...]]] = {"feedback": ("post", "reward")}
+    feedback: Tensor | None
 
     def step(self, m: Moment) -> None:
         """Changes the weight.

@@ -77,6 +77,9 @@ class Rule:
     sparse = False
     image = False
     link = "conv"  # of an image rule: the link whose weight it knows
+    memory: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Attribute → axes (batch, pre, post, or a name of the rule's own) of what was learned or drawn
+    besides weights: None at first; it outlives runs and builds and is saved with the state."""
     function: "Callable[[Rule, Moment], Any] | None" = None  # the step, if a hook wrote the rule
 
     def __init__(self, con: Connection, **options: Any) -> None:
@@ -90,6 +93,7 @@ class Rule:
                 what = f"option of {type(self).__name__}"
                 raise InputError(did_you_mean(key, self.options, what))
         self.__dict__.update({**self.options, **options})
+        self.__dict__.update(dict.fromkeys(self.memory))
         self.pending: Tensor | None = None
         self.traces: dict[str, Tensor] = {}
 
@@ -124,6 +128,52 @@ class Rule:
     learner: "Learner"
     plan: "Plan"
     random: torch.Generator
+
+    def take_over(self, old: "Rule", whole: bool) -> None:
+        """Goes on where a rule of the same part ended, before the network was built anew.
+
+        Args:
+            old: A rule of the same class.
+            whole: Whether everything but the options is the same, or only traces and memory.
+        """
+        own = (*self.options, "function") if whole else vars(old).keys() - self._lasting
+        self.__dict__.update({k: v for k, v in vars(old).items() if k not in own})
+
+    @property
+    def _lasting(self) -> set[str]:
+        return {"traces", "pending", *self.memory}
+
+    def check_memory(self, name: str, value: Tensor) -> None:
+        """Refuses a saved memory that does not fit.
+
+        Args:
+            name: A key of `memory`.
+            value: The tensor.
+
+        Raises:
+            InputError: For another shape, or values that are not finite.
+        """
+        part, axes = self.part, self.memory[name]
+        sizes = {"pre": part.pre.num} if isinstance(part, Connection) else {}
+        sizes["post"] = part.post.num if isinstance(part, Connection) else part.num
+        fits = [
+            sizes.get(axis, size) == size for axis, size in zip(axes, value.shape, strict=False)
+        ]
+        if value.ndim != len(axes) or not all(fits):
+            wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
+            raise InputError(
+                f"{part!r}: the saved {name} of {type(self).__name__} has shape "
+                f"{tuple(value.shape)}; expected ({wanted})"
+            )
+        if not (value.is_floating_point() and bool(torch.isfinite(value).all())):
+            raise InputError(
+                f"{part!r}: the saved {name} of {type(self).__name__} holds what is not a finite "
+                "number"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is bound to a plan and a generator of its own."""
+        return {k: v for k, v in vars(self).items() if k not in ("plan", "random")}
 
     def start(self) -> None:
         """Forgets the traces of the last run."""

@@ -115,14 +115,15 @@ class MetaSTDP(NearestOnlineSTDP):
     }
     softness: float
     drift: float
-    _kept: Tensor | None = None
-    _mean: Tensor | None = None
+    memory: ClassVar[Mapping[str, tuple[str, ...]]] = {"kept": ("batch", "post"), "mean": ("post",)}
+    kept: Tensor | None
+    mean: Tensor | None
 
     def start(self) -> None:
         """Forgets the traces of the sources; those of the targets stay."""
         super().start()
-        if self._kept is not None:
-            self.traces["y"] = self._kept
+        if self.kept is not None:
+            self.traces["y"] = self.kept
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
@@ -136,18 +137,18 @@ class MetaSTDP(NearestOnlineSTDP):
         tx = m.x + (1 - m.x) * tx * self.pre_decay
         ty = m.y + (1 - m.y) * ty * self.post_decay
         self.traces.update(x=tx, y=ty)
-        self._kept = ty
+        self.kept = ty
         w = self.weight
-        if self._mean is None:
-            self._mean = self.sums(w)[0] / self.con.pre.num
+        if self.mean is None:
+            self.mean = self.sums(w)[0] / self.con.pre.num
         room_up, room_down = (self.w_max - w).clamp(min=1e-9), (w - self.w_min).clamp(min=1e-9)
         rise = self.Apost * self.outer(m.y, tx) * torch.exp(-self.softness / room_up)
         fall = self.Apre * self.outer(ty, m.x) * torch.exp(-self.softness / room_down)
         self.apply_pending(rise - fall)
         active = ty.mean(0)
-        self._mean = self._mean - self.drift * self.Apre * (active - active.mean())
+        self.mean = self.mean - self.drift * self.Apre * (active - active.mean())
         mean = self.sums(w)[0] / self.con.pre.num
-        w.mul_(self.by_target(self._mean / mean.clamp(min=1e-12)))
+        w.mul_(self.by_target(self.mean / mean.clamp(min=1e-12)))
         self.bound(False)
 
 
@@ -227,6 +228,16 @@ class PairSTDP(TraceRule):
     def bounds(self) -> tuple[float, float]:
         """From 0 to w_max."""
         return 0.0, self.w_max
+
+    def check(self) -> None:
+        """Refuses a connection that does not fit, and a w_max that leaves no room.
+
+        Raises:
+            InputError: Naming the connection or the option.
+        """
+        super().check()
+        if not self.w_max > 0:
+            raise InputError(f"{self.learner!r}: w_max={self.w_max}; expected > 0")
 
 
 class TripletSTDP(TraceRule):

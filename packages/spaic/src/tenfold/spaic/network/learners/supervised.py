@@ -232,7 +232,8 @@ class FORCE(Rule):
     alpha: float
     tau: float | None
     every: int
-    inverse: Tensor | None = None
+    memory: ClassVar[Mapping[str, tuple[str, ...]]] = {"inverse": ("pre", "pre")}
+    inverse: Tensor | None
 
     def step(self, m: Moment) -> None:
         """Changes the weight.
