@@ -368,9 +368,10 @@ class Network(Assembly):
     # -------------------------------------------------------------------------------------- state
 
     def get_testparams(self) -> list[Tensor]:
-        """Lists all parameter tensors."""
+        """Lists all parameter tensors: weights, biases, delays and parameters of neurons."""
         self.prepare()
-        return list(self.named_parameters().values())
+        held = self.named_parameters().values()
+        return [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
 
     def get_elements(self) -> dict[str, Any]:
         """Gives the groups and nodes by their ids."""
@@ -387,7 +388,7 @@ class Network(Assembly):
                 key = (id(group), name)
                 value = self._state.get(key, self._kept.get(key))
                 if value is not None:
-                    made[f"{group.id}:{{{name}[stay]}}"] = value
+                    made[f"{group.id}:{{{name}[stay]}}"] = value.detach()
         return made
 
     def variable(self, part: Any, name: str) -> Tensor:
