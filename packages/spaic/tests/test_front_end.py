@@ -320,16 +320,6 @@ BAD = {
         ),
         "stands alone in syn_type, on a link that holds a matrix .*, not on bernoulli",
     ),
-    "window": (
-        lambda: Connection(
-            Encoder(shape=(1, 6, 6)), NeuronGroup(8), link_type="conv", kernel_size=(3, 5)
-        ),
-        r"kernel_size=\(3, 5\); expected a whole number >= 1",
-    ),
-    "stride": (
-        lambda: Connection(Encoder(shape=(1, 6, 6)), NeuronGroup(8), link_type="conv", stride=0),
-        "stride=0; expected a whole number >= 1",
-    ),
     "batch": (lambda: Encoder(num=2)(np.zeros((0, 3, 2))), "the data hold no sample"),
 }
 
@@ -520,15 +510,6 @@ def test_what_only_a_run_can_tell_names_the_part():
 
     for options, told in (
         ({"link": {"link_type": "null"}}, r"link gives \(4, 1, 1\); NeuronGroup cells has \(3,\)"),
-        (
-            {
-                "link": {
-                    "syn_type": ["batchnorm2d", "basic"],
-                    "syn_kwargs": {"num_features": 5},
-                }
-            },
-            r"num_features=5 and sees \(4, 1, 1\); expected",
-        ),
         ({"model": "iaf_psc_exp", "C": 0.0}, "C=0.0; the model divides by it"),
         ({"model": "glif", "R": np.array([1.0, 0.0, 2.0])}, "the model divides by it"),
     ):
@@ -561,21 +542,6 @@ def test_a_link_that_is_no_parameter_trains_neither_weight_nor_bias():
     assert not link.weight.requires_grad
     assert not link.bias.requires_grad
     assert learner.parameters() == []
-
-
-def test_parameters_are_leaves_without_what_a_run_left():
-    with Network() as net:
-        source, cell = Encoder(num=3, coding_method="float"), NeuronGroup(2, model="aclif")
-        Connection(source, cell, w_mean=2.0)
-        learner = Learner(algorithm="stca")
-    learner.trainable = [net]
-    net.source(np.ones((1, 3)))
-    net.run(2.0)
-    found = net.get_testparams()
-    assert len(found) == 2  # the weight and V0
-    assert all(tensor.is_leaf for tensor in found)
-    (kept,) = (v for k, v in net.named_parameters().items() if "A[stay]" in k)
-    assert not kept.requires_grad
 
 
 def test_a_potential_is_not_decoded_from_spikes():

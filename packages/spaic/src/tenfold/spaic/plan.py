@@ -150,13 +150,6 @@ def make_plan(
         _check_link(plan, con)
     for node in (*plan.decoders, *plan.rewards):
         _check_seen(plan, node, node.dec_target, node.coding_var_name)
-        entry = plan.groups.get(id(node.dec_target))
-        spikes = entry is not None and eq.calls(entry.model.update) & {"spike", "spike_at"}
-        if node.coding_method in POTENTIALS and node.coding_var_name == "O" and spikes:
-            raise InputError(
-                f"{node!r}: {node.coding_method} reads a potential, and O of {node.dec_target!r} "
-                "is spikes; give coding_var_name='V'"
-            )
     for module in modules:
         for read, name in zip(module.input_targets, module.input_var_names, strict=True):
             _check_seen(plan, module, read, name, states_only=True)
@@ -232,6 +225,12 @@ def _check_seen(
         raise InputError(
             f"{what!r}: {target!r} has no variable {variable!r}; it has "
             f"{', '.join([*known, *inputs]) or 'none'}"
+        )
+    spikes = entry and variable == "O" and eq.calls(entry.model.update) & {"spike", "spike_at"}
+    if spikes and isinstance(what, Decoder) and what.coding_method in POTENTIALS:
+        raise InputError(
+            f"{what!r}: {what.coding_method} reads a potential, and O of {target!r} is spikes; "
+            "give coding_var_name='V'"
         )
 
 

@@ -368,10 +368,9 @@ class Network(Assembly):
     # -------------------------------------------------------------------------------------- state
 
     def get_testparams(self) -> list[Tensor]:
-        """Lists all parameter tensors: weights, biases, delays and parameters of neurons."""
+        """Lists all parameter tensors."""
         self.prepare()
-        held = self.named_parameters().values()
-        return [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
+        return list(self.named_parameters().values())
 
     def get_elements(self) -> dict[str, Any]:
         """Gives the groups and nodes by their ids."""
@@ -388,7 +387,7 @@ class Network(Assembly):
                 key = (id(group), name)
                 value = self._state.get(key, self._kept.get(key))
                 if value is not None:
-                    made[f"{group.id}:{{{name}[stay]}}"] = value.detach()
+                    made[f"{group.id}:{{{name}[stay]}}"] = value
         return made
 
     def variable(self, part: Any, name: str) -> Tensor:

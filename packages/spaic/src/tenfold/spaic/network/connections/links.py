@@ -137,12 +137,6 @@ def image_shapes(con: "Connection") -> tuple[int, int, int]:
     channels = int(option("in_channels", con.pre.shape[0]))
     if channels != con.pre.shape[0]:
         raise InputError(f"{con!r}: in_channels={channels}, but the source has {con.pre.shape[0]}")
-    for key, value in con.options.items():
-        if key in ("w_mean", "w_std"):
-            continue
-        least = 0 if key.endswith("padding") else 1
-        if not isinstance(value, int | np.integer) or value < least:
-            raise InputError(f"{con!r}: {key}={value!r}; expected a whole number >= {least}")
     default = con.post.shape[0] if con.post.shape else channels
     out_channels = int(option("out_channels", channels if con.kind == "pool" else default))
     size: tuple[int, int] = con.pre.shape[1:]

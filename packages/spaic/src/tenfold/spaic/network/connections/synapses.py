@@ -57,11 +57,10 @@ def check(con: "Connection") -> None:
         if key not in known:
             what = f"syn_kwargs of {', '.join(con.syn_type)}"
             raise InputError(f"{con!r}: {did_you_mean(key, known, what)}")
+        if key == "p" and not 0 <= float(value) < 1:
+            raise InputError(f"{con!r}: dropout p={value}; expected from 0 to below 1")
         if key.startswith("tau") and not 0 < float(value) < math.inf:
             raise InputError(f"{con!r}: {key}={value}; a synapse's time constant must be > 0 ms")
-    p = float(option(con, "dropout", "p"))
-    if "dropout" in con.syn_type and not 0 <= p < 1:
-        raise InputError(f"{con!r}: dropout p={p}; expected from 0 to below 1")
     _check_delays_and_bias(con)
 
 
@@ -161,11 +160,6 @@ def _upsampled(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
 def _normalised(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     module = con.modules["batchnorm2d"]
     module.train(con.training)
-    if x.ndim != 4 or x.shape[1] != module.num_features:
-        raise InputError(
-            f"{con!r}: batchnorm2d has num_features={module.num_features} and sees "
-            f"{tuple(x.shape[1:])}; expected (num_features, height, width)"
-        )
     made: Tensor = module(x)
     return made
 
