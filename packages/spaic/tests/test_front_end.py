@@ -332,6 +332,28 @@ BAD = {
     "alpha": (lambda: Learner(algorithm="stca", alpha=0.0), "alpha=0.0; expected > 0"),
     "dt": (lambda: Network().set_backend_dt(0), "expected > 0 ms"),
     "model text": (lambda: NeuronModel(states={}, step="V = 1"), "no line assigns O"),
+    "model dt": (
+        lambda: NeuronModel(parameters={"dt": 2.0}, step="O = spike(Isyn - dt)"),
+        "dt is the step of the network; give it another name",
+    ),
+    "number": (lambda: NeuronGroup(2.5), r"size 2\.5; expected a whole number"),
+    "shape number": (lambda: NeuronGroup(shape=(2, True)), "size True; expected a whole number"),
+    "unnamed": (
+        lambda: Connection(Encoder(num=4, name="eye"), NeuronGroup(3), densty=0.1),
+        r"unnamed\) from Encoder eye of \(4,\) neurons to NeuronGroup \(unnamed\) of \(3,\)",
+    ),
+    "bounds": (lambda: Connection(*two(), w_min=1.0, w_max=0.5), "w_min=1.0 is above w_max=0.5"),
+    "dropout": (
+        lambda: Connection(*two(), syn_type=["basic", "dropout"], syn_kwargs={"p": 1.0}),
+        "dropout p=1.0; expected from 0 to below 1",
+    ),
+    "electrical kind": (
+        lambda: Connection(
+            NeuronGroup(3), NeuronGroup(3), link_type="bernoulli", syn_type="electrical"
+        ),
+        "stands alone in syn_type, on a link that holds a matrix .*, not on bernoulli",
+    ),
+    "batch": (lambda: Encoder(num=2)(np.zeros((0, 3, 2))), "the data hold no sample"),
 }
 
 
@@ -352,6 +374,7 @@ WRONG = {
         {"link_type": "index", "pre_index": np.array([9]), "post_index": np.array([0])},
         r"pre_index holds 9..9; expected 0..3",
     ),
+    "share": ({"link_type": "random", "probability": 1.5}, "probability=1.5; expected from 0 to 1"),
 }
 
 
@@ -506,3 +529,65 @@ def test_quantities_may_be_arrays_and_weights():
     assert watch.times.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     own = NeuronModel(name="own", parameters={"v_th": 1.0}, step="O = spike(Isyn - v_th)")
     assert NeuronGroup(1, model=own, v_th=3 * Hz).model_parameters == {"v_th": 0.003}
+
+
+def test_what_only_a_run_can_tell_names_the_part():
+    def running(link=None, model="lif", drive=None, **cell):
+        with Network() as net:
+            source = Encoder(shape=(4, 1, 1), coding_method="float")
+            cells = NeuronGroup(3, model=model, **cell)
+            if link is not None:
+                Connection(source, cells, name="link", **link)
+        net.source(np.ones((1, 4)))
+        net.run(0.2)
+
+    for options, told in (
+        ({"link": {"link_type": "null"}}, r"link gives \(4, 1, 1\); NeuronGroup cells has \(3,\)"),
+        ({"model": "iaf_psc_exp", "C": 0.0}, "C=0.0; the model divides by it"),
+        ({"model": "glif", "R": np.array([1.0, 0.0, 2.0])}, "the model divides by it"),
+    ):
+        with pytest.raises(InputError, match=told):
+            running(**options)
+    with Network() as net:
+        one, two = NeuronGroup(2, model="meanfield"), NeuronGroup(2)
+        Connection(one, two, syn_type="electrical", name="gap")
+    with pytest.raises(InputError, match=r"gap: .* reads V .* meanfield of NeuronGroup one has"):
+        net.run(0.1)
+
+
+def test_random_links_leave_out_the_diagonal_of_squares_only():
+    for kind in ("random", "random_connection_sparse"):
+        for pre, post, synapses in ((3, 3, 6), (3, 5, 15)):
+            with Network() as net:
+                one, two = NeuronGroup(pre), NeuronGroup(post)
+                link = Connection(one, two, link_type=kind, probability=1.0)
+            net.build()
+            assert int((link.weight != 0).sum()) == synapses
+
+
+def test_a_link_that_is_no_parameter_trains_neither_weight_nor_bias():
+    with Network() as net:
+        source, cell = Encoder(num=3, coding_method="float"), NeuronGroup(2)
+        link = Connection(source, cell, bias=np.ones(2), is_parameter=False)
+        learner = Learner(algorithm="stca")
+    learner.trainable = [net]
+    net.build()
+    assert not link.weight.requires_grad
+    assert not link.bias.requires_grad
+    assert learner.parameters() == []
+
+
+def test_a_potential_is_not_decoded_from_spikes():
+    with Network() as net:
+        cell = NeuronGroup(2)
+        Decoder(dec_target=cell, num=2, coding_method="final_step_voltage", name="end")
+    with pytest.raises(InputError, match=r"end: final_step_voltage reads a potential.*_name='V'"):
+        net.run(0.1)
+    with pytest.raises(InputError, match="neurons that are no whole numbers"):
+        run_list([([0.1], [0.7])])
+
+
+def run_list(pairs):
+    node = Encoder(num=2, coding_method="mstb")
+    node(pairs)
+    node.start(3, 0.1)

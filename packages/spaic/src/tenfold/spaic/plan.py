@@ -15,7 +15,7 @@ from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.learners import Learner, Surrogate
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import Decoder, Encoder, Reward
+from tenfold.spaic.network.nodes import POTENTIALS, Decoder, Encoder, Reward
 
 
 @dataclass
@@ -232,6 +232,12 @@ def _check_seen(
             f"{what!r}: {target!r} has no variable {variable!r}; it has "
             f"{', '.join([*known, *inputs]) or 'none'}"
         )
+    spikes = entry and variable == "O" and eq.calls(entry.model.update) & {"spike", "spike_at"}
+    if spikes and isinstance(what, Decoder) and what.coding_method in POTENTIALS:
+        raise InputError(
+            f"{what!r}: {what.coding_method} reads a potential, and O of {target!r} is spikes; "
+            "give coding_var_name='V'"
+        )
 
 
 def _watching(
@@ -279,6 +285,14 @@ def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
 
 def _check_link(plan: Plan, con: Connection) -> None:
     _check_target(plan, con, con.post, con.post_var_name)
+    for group in (con.pre, con.post) if "electrical" in con.syn_type else ():
+        model = plan.groups[id(group)].model
+        if "V" not in model.states or con.post_var_name not in model.inputs:
+            raise InputError(
+                f"{con!r}: an electrical synapse reads V and writes an input of both sides; the "
+                f"model {model.name} of {group!r} has the states {', '.join(model.states)} and the "
+                f"inputs {', '.join(model.inputs)}"
+            )
     entry = plan.groups.get(id(con.pre))
     if entry is not None and con.pre_var_name not in entry.model.states:
         raise InputError(
@@ -410,7 +424,7 @@ def _learn(plan: Plan, full_grad: bool) -> None:
         if con.weight is not None:
             con.weight.requires_grad_(wanted and con.is_parameter)
         if con.bias is not None:
-            con.bias.requires_grad_(wanted)
+            con.bias.requires_grad_(wanted and con.is_parameter)
         if con.delay is not None:
             con.delay.requires_grad_(wanted and con.train_delay)
     for entry in plan.groups.values():

@@ -1,6 +1,7 @@
 """Neuron groups: a number of neurons of one model."""
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,6 +47,9 @@ class Layer(Assembly):
         super().__init__(name, type)
         if isinstance(shape, int):
             shape = (shape,)
+        for size in (*(shape or ()), num if num is not None else 1):
+            if not isinstance(size, numbers.Integral) or isinstance(size, bool):
+                raise InputError(f"{self!r}: size {size!r}; expected a whole number >= 1")
         if shape is not None and any(int(size) < 1 for size in shape):
             raise InputError(f"{self!r}: shape={tuple(shape)}; every size must be >= 1")
         if num is not None and num < 1:

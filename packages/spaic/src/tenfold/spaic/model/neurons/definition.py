@@ -69,6 +69,8 @@ class NeuronModel:
         where = f"model {self.name!r}"
         for name in (*self.states, *self.parameters, *self.inputs):
             eq.variable_name(name, where)
+            if name == "dt":
+                raise InputError(f"{where}: dt is the step of the network; give it another name")
         if self.dtype not in (None, "float32", "float64"):
             raise InputError(f"{where}: dtype={self.dtype!r}; expected None, 'float32', 'float64'")
         assigned = {line.name for line in eq.parse(self.step, where)}
@@ -184,6 +186,7 @@ def compile_model(
             f"{where}: refractory_from={refractory_from!r}; expected 'next' or 'spike'"
         )
     values: dict[str, Any] = dict(parameters) | {"dt": dt}
+    _check_divisors(model, values, where)
     values |= eq.evaluate_all(eq.parse(model.constants, where), values)
     program: tuple[eq.Statement, ...]
     if model.ode:
@@ -249,6 +252,18 @@ def compile_model(
         stay=model.stay,
         dtype=wanted,
     )
+
+
+def _check_divisors(model: NeuronModel, values: Mapping[str, Any], where: str) -> None:
+    """Refuses a parameter that is zero where the model divides by it."""
+    text = (line.value for line in eq.parse(f"{model.constants}\n{model.ode or model.step}", where))
+    for node in (node for value in text for node in ast.walk(value)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            name = node.right.id if isinstance(node.right, ast.Name) else ""
+            value = values[name] if name in model.parameters else 1.0
+            held = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            if np.any(np.asarray(held) == 0):
+                raise InputError(f"{where}: {name}={value}; the model divides by it")
 
 
 def _tell_coarse(name: str, value: Any, dt: float, where: str) -> None:

@@ -55,7 +55,8 @@ class Connection(BaseModule):
         bias: An array of one value a target neuron or channel, or an `Initializer`.
         w_min: The weights are clamped to [w_min, w_max] at the start of each run.
         w_max: See w_min.
-        is_parameter: Whether a gradient learner trains the weight; by default that of the link.
+        is_parameter: Whether a gradient learner trains weight and bias; by default that of the
+            link.
         min_delay: Shortest delay in ms.
         delay: One delay in ms for all, on any link but an electrical one; or an array (post, pre),
             or one a synapse, on links whose synapses are pairs of neurons.
@@ -102,6 +103,7 @@ class Connection(BaseModule):
         for side, layer in (("pre", pre), ("post", post)):
             if not isinstance(layer, Layer):
                 raise InputError(f"{self!r}: {side} is {layer!r}; expected a group or a node")
+        self.pre, self.post = pre, post
         if link_type not in LINKS:
             raise InputError(f"{self!r}: {did_you_mean(link_type, LINKS, 'link_type')}")
         if is_sparse and LINKS[link_type] not in STORED.values():
@@ -111,7 +113,6 @@ class Connection(BaseModule):
                     f"{', '.join(STORED_AS)}"
                 )
             link_type = STORED_AS[LINKS[link_type]]
-        self.pre, self.post = pre, post
         self.link_type, self.kind = link_type, LINKS[link_type]
         self.pre_var_name, self.post_var_name = untagged(pre_var_name), untagged(post_var_name)
         self.sparse_with_mask, self.prefer_device = sparse_with_mask, prefer_device
@@ -129,6 +130,8 @@ class Connection(BaseModule):
             w_min, w_max = (0.0 if w_min is None else w_min), (0.1 if w_max is None else w_max)
         self.given_weight, self.given_bias = plain(weight), plain(bias)
         self.w_min, self.w_max = plain(w_min), plain(w_max)
+        if None not in (self.w_min, self.w_max) and self.w_min > self.w_max:
+            raise InputError(f"{self!r}: w_min={w_min} is above w_max={w_max}")
         self.is_parameter = (
             self.kind not in STORED.values() if is_parameter is None else is_parameter
         )
@@ -155,6 +158,12 @@ class Connection(BaseModule):
         if self.kind in IMAGES.values():
             self.fit_image()
 
+    def __repr__(self) -> str:
+        if self.name or "post" not in self.__dict__:
+            return super().__repr__()
+        ends = [f"{layer!r} of {layer.shape or 'no'} neurons" for layer in (self.pre, self.post)]
+        return f"Connection (unnamed) from {ends[0]} to {ends[1]}"
+
     def _synapses(self, given: str | Sequence[str] | None) -> list[str]:
         if given is None:
             given = STAGE.get(self.kind, "basic")
@@ -168,6 +177,11 @@ class Connection(BaseModule):
             isinstance(self.pre, NeuronGroup) and isinstance(self.post, NeuronGroup)
         ):
             raise InputError(f"{self!r}: an electrical synapse needs a NeuronGroup on both sides")
+        if "electrical" in chosen and (len(chosen) > 1 or self.kind not in DENSE.values()):
+            raise InputError(
+                f"{self!r}: an electrical synapse stands alone in syn_type, on a link that holds a "
+                f"matrix ({', '.join(DENSE)}), not on {self.link_type}"
+            )
         return chosen
 
     def fit_image(self) -> None:
@@ -304,4 +318,8 @@ class Connection(BaseModule):
         x = delayed(self, x)
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
+        if self.post.shape and x[0].numel() != self.post.num:
+            raise InputError(
+                f"{self!r} gives {tuple(x.shape[1:])}; {self.post!r} has {self.post.size}"
+            )
         return x.reshape(len(x), *self.post.size) if self.post.shape else x

@@ -170,7 +170,7 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
         made = torch.eye(n, dtype=torch.float64) * float(option("w_mean", 0.05))
     elif con.kind == "random":
         made = torch.rand(shape, generator=generator, dtype=torch.float64)
-        made = made * (made < float(option("probability", 0.1)))
+        made = made * (made < _share(con, "probability"))
         if con.pre is con.post or n == m:
             made.fill_diagonal_(0)
     elif con.kind == "all_to_all":
@@ -190,10 +190,15 @@ def draw_weight(con: "Connection", generator: torch.Generator) -> Tensor:
 
 
 def _pattern(con: "Connection", shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    density = float(con.options.get("density", 0.1))
-    if not 0 <= density <= 1:
-        raise InputError(f"{con!r}: density={density}; expected from 0 to 1")
+    density = _share(con, "density")
     return (torch.rand(shape, generator=generator) < density).to(torch.float64)
+
+
+def _share(con: "Connection", key: str, default: float = 0.1) -> float:
+    share = float(con.options.get(key, default))
+    if not 0 <= share <= 1:
+        raise InputError(f"{con!r}: {key}={share}; expected from 0 to 1")
+    return share
 
 
 def _same_size(con: "Connection") -> None:
@@ -229,7 +234,7 @@ def _by_distance(con: "Connection", generator: torch.Generator) -> Tensor:
     )
     if option("zero_self", False):
         made.fill_diagonal_(0)
-    share = float(option("p", 1.0))
+    share = _share(con, "p", 1.0)
     return made * (torch.rand(made.shape, generator=generator) < share)
 
 
@@ -250,13 +255,9 @@ def _draw_stored(con: "Connection", generator: torch.Generator) -> Tensor:
         pre = post = np.arange(n)
     elif kind in ("bernoulli", "sparse_sparse", "random_sparse"):
         key = {"bernoulli": "p", "sparse_sparse": "density"}.get(kind, "probability")
-        share = float(option(key, 0.1))
-        if not 0 <= share <= 1:
-            raise InputError(f"{con!r}: {key}={share}; expected from 0 to 1")
-        pre, post = _bernoulli_pairs(m, n, share, random)
-        if (con.pre is con.post or kind == "random_sparse") and option(
-            "no_self", kind == "random_sparse"
-        ):
+        pre, post = _bernoulli_pairs(m, n, _share(con, key), random)
+        square = con.pre is con.post or (kind == "random_sparse" and n == m)
+        if square and option("no_self", kind == "random_sparse"):
             keep = pre != post
             pre, post = pre[keep], post[keep]
     elif kind in ("fixed_in_degree", "fixed_out_degree"):

@@ -70,6 +70,8 @@ def check(con: "Connection") -> None:
         if key not in known:
             what = f"syn_kwargs of {', '.join(con.syn_type)}"
             raise InputError(f"{con!r}: {did_you_mean(key, known, what)}")
+        if key == "p" and not 0 <= float(value) < 1:
+            raise InputError(f"{con!r}: dropout p={value}; expected from 0 to below 1")
         if key.startswith("tau") and not 0 < float(value) < math.inf:
             raise InputError(f"{con!r}: {key}={value}; a synapse's time constant must be > 0 ms")
     if "2_order_synapse" in con.syn_type:

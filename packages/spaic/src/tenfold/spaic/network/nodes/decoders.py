@@ -10,6 +10,9 @@ from torch import Tensor
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.nodes.node import Coding, Node
 
+POTENTIALS = ("final_step_voltage", "voltage_sum", "highest_voltage_action")
+"""Codings, of decoders and actions, that read a potential instead of spikes."""
+
 
 def _counts(node: "Decoder", r: Tensor) -> Tensor:
     return node.pooled(r.sum(0)) * float(node.option("scale"))

@@ -104,7 +104,10 @@ def _single_times(node: "Encoder", x: Tensor, count: int, dt: float) -> Callable
 def _many_times(node: "Encoder", pairs: Any, count: int, dt: float) -> Callable[[int], Tensor]:
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for sample, (times, neurons) in enumerate(pairs):
-        times, neurons = np.asarray(times, dtype=np.float64), np.asarray(neurons, dtype=np.int64)
+        times, given = np.asarray(times, dtype=np.float64), np.asarray(neurons)
+        neurons = given.astype(np.int64)
+        if np.any(neurons != given):
+            raise InputError(f"{node!r}: sample {sample} names neurons that are no whole numbers")
         if len(times) != len(neurons):
             raise InputError(
                 f"{node!r}: sample {sample} has {len(times)} times and {len(neurons)} neurons"
@@ -189,6 +192,8 @@ class Encoder(Node):
             made = made.reshape(*made.shape[:lead], *self.shape)
         else:
             self.shape = tuple(made.shape[lead:])
+        if len(made) == 0:
+            raise InputError(f"{self!r}: the data hold no sample")
         self.source, self.batch = made, len(made)
 
     batch = 1
