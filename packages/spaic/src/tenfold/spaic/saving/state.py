@@ -288,7 +288,7 @@ def _saved_states(
     return found
 
 
-def _saved_memories(net: Network, given: Mapping[str, Tensor]) -> dict[str, tuple[Rule, str]]:
+def _saved_memories(net: Contents, given: Mapping[str, Tensor]) -> dict[str, tuple[Rule, str]]:
     """The saved memories of rules.
 
     Returns:
