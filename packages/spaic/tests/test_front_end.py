@@ -577,12 +577,19 @@ def test_a_link_that_is_no_parameter_trains_neither_weight_nor_bias():
     assert learner.parameters() == []
 
 
-def test_a_potential_is_not_decoded_from_spikes():
+def test_a_potential_that_is_decoded_from_spikes_is_told(capsys):
+    set_quiet(False)
     with Network() as net:
-        cell = NeuronGroup(2)
+        cell, graded = NeuronGroup(2), NeuronGroup(2, model="nonspikinglif")
         Decoder(dec_target=cell, num=2, coding_method="final_step_voltage", name="end")
-    with pytest.raises(InputError, match=r"end: final_step_voltage reads a potential.*_name='V'"):
-        net.run(0.1)
+        Decoder(dec_target=graded, num=2, coding_method="final_step_voltage", name="fine")
+    net.run(0.1)
+    told = capsys.readouterr().err
+    assert "end: final_step_voltage reads a potential, and O of NeuronGroup cell is spikes" in told
+    assert "fine" not in told  # what it emits is its potential
+
+
+def test_lists_of_spikes_name_whole_neurons():
     with pytest.raises(InputError, match="neurons that are no whole numbers"):
         run_list([([0.1], [0.7])])
 

@@ -234,9 +234,9 @@ def _check_seen(
         )
     spikes = entry and variable == "O" and eq.calls(entry.model.update) & {"spike", "spike_at"}
     if spikes and isinstance(what, Decoder) and what.coding_method in POTENTIALS:
-        raise InputError(
+        message(
             f"{what!r}: {what.coding_method} reads a potential, and O of {target!r} is spikes; "
-            "give coding_var_name='V'"
+            "coding_var_name='V' reads the potential"
         )
 
 
