@@ -23,7 +23,7 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         small: A part of it, for a quick look; its figures are others.
         output: Where the picture and the animation go.
     """
-    size, parts = (64, 3) if small else (200, 25)
+    size, parts = (60, 2) if small else (200, 25)
     for excitation, inhibition in ((2.5, 4.0), (4.0, 2.5)):
         net = wave_front(size, excitation=excitation, inhibition=inhibition)
         net.run(10.0)
