@@ -95,6 +95,19 @@ def test_hidden_parts_do_not_learn(engine):
     assert not torch.equal(net.cross.weight, before["cross"])
 
 
+def test_a_shown_part_joins_a_run_that_continues():
+    with Network() as net:
+        first, second = (NeuronGroup(1, model="lif", initial={"V": 0.5}) for _ in range(2))
+    second.assembly_hide()
+    net.run(0.3)
+    before = net.variable(first, "V").item()
+    second.assembly_show()
+    net.run_continue(0.1)
+    beta = np.exp(-0.1 / 8)
+    assert net.variable(first, "V").item() == pytest.approx(before * beta)
+    assert net.variable(second, "V").item() == pytest.approx(0.5 * beta)
+
+
 def test_what_is_not_in_the_network_is_told():
     stranger = NeuronGroup(3, name="stranger")
     net = two_columns()

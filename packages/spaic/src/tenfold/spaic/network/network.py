@@ -59,6 +59,7 @@ class Network(Contents):
         self._state: dict[tuple[int, str], Tensor] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}  # states that were loaded
         self._random = torch.Generator().manual_seed(0)
+        self._ran = ""  # the engine of the last run
         self._batch, self._run_steps = 0, 10
         self.n_time_step = 0
         self.engine_note = ""
@@ -302,9 +303,6 @@ class Network(Contents):
         from tenfold.spaic.engines.choice import make_engine
 
         self._run_steps = count
-        if not fresh and (self._plan is None or self._engine is None):
-            # An engine made anew knows nothing of the spikes that are on their way.
-            raise InputError(f"{self!r} was changed or built anew within a run; call run")
         self.prepare()
         if self._plan is None:
             self._plan, self._engine = self._make_plan(), None
@@ -321,8 +319,17 @@ class Network(Contents):
                     f"the batch size changed from {self._batch} to {batch} within a run; call run"
                 )
             self._start(plan, batch)
+        else:
+            self._join(plan, batch)
         if self._engine is None:
             self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+            if not fresh and plan.links and "event" in (self._engine.name, self._ran):
+                self._engine = None
+                raise InputError(
+                    f"{self!r} was changed within a run; the event engine holds spikes that are on "
+                    "their way and cannot go on: call run, or build(engine='step') before it"
+                )
+        self._ran = self._engine.name
         if plan.gradients and not self._warned:  # looked at in the first run only
             read = {id(con.pre) for con in plan.links if con.pre_var_name == "O"}
             read |= {id(n.dec_target) for n in plan.decoders if n.coding_var_name == "O"}
@@ -346,27 +353,39 @@ class Network(Contents):
         return found.pop()
 
     def _start(self, plan: Any, batch: int) -> None:
-        from tenfold.spaic.engines.step import initial_state
-
         old, self._state, self.n_time_step = self._state, {}, 0
         for con in plan.links:
             con.start_run(plan.dt, plan.compat)
+        self._join(plan, batch)
         for key, entry in plan.groups.items():
-            made = initial_state(entry, batch, plan.device, self._random)
-            for name, value in made.items():
+            for name in entry.model.stay:
                 before = old.get((key, name), self._kept.get((key, name)))
-                if name in entry.model.stay and before is not None:
+                if before is not None:
                     # A longer or shorter batch begins with the mean of what was learned.
+                    value = self._state[key, name]
                     same = before.shape == value.shape
                     value = before.detach() if same else before.detach().mean(0).expand_as(value)
-                self._state[key, name] = value
-        for source in plan.sources:
-            zeros = torch.zeros((batch, *source.shape), dtype=self.dtype, device=self.device)
-            self._state[id(source), "O"] = zeros
+                    self._state[key, name] = value
         for monitor in self.parts(Monitor):
             monitor.start_run()
         for node in self.parts(Decoder):
             node.record = None
+
+    def _join(self, plan: Any, batch: int) -> None:
+        """Gives parts that are new to a run their first values; the others go on."""
+        from tenfold.spaic.engines.step import initial_state
+
+        for key, entry in plan.groups.items():
+            if (key, "O") not in self._state:
+                for name, value in initial_state(entry, batch, plan.device, self._random).items():
+                    self._state[key, name] = value
+        for source in plan.sources:
+            if (id(source), "O") not in self._state:
+                zeros = torch.zeros((batch, *source.shape), dtype=self.dtype, device=self.device)
+                self._state[id(source), "O"] = zeros
+        for con in plan.links:
+            if not hasattr(con, "_dt"):
+                con.start_run(plan.dt, plan.compat)
 
     def _tell_silent(self, plan: Any) -> None:
         """Says which trained groups made no spike: a surrogate gradient may be zero there."""
