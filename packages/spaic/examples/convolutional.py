@@ -25,9 +25,9 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         dataset="mnist",
         network="convolutional",
         coding="poisson",
-        steps=3 if small else 13,
+        steps=2 if small else 13,
         epochs=1 if small else 3,
-        batch_size=400 if small else 100,
+        batch_size=800 if small else 100,
         learning_rate=3e-3,
         device="cpu",
     )

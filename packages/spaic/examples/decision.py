@@ -22,7 +22,9 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         output: Where the picture goes.
     """
     net = decision(400 if small else 2000)
-    parts = {"before": 100.0, "stimulus": 100.0, "after": 100.0} if small else {}
+    if small:
+        net.build(engine="step")  # compiling would take longer
+    parts = {"before": 50.0, "stimulus": 50.0, "after": 50.0} if small else {}
     trial = decide(net, 0.512, **parts)
     last = {name: rate[-5:].mean() for name, rate in trial.rates.items()}
     print(f"choice: expected A, here {trial.choice}")

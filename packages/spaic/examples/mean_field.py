@@ -18,11 +18,11 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
     """Runs the example.
 
     Args:
-        small: A quarter of it, for a quick look.
+        small: A part of it, for a quick look.
         output: Where the picture goes.
     """
-    net = microcircuit(0.005 if small else 0.02, model="meanfield")
-    net.run(100.0)
+    net = microcircuit(0.002 if small else 0.02, model="meanfield")
+    net.run(60.0 if small else 100.0)
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     expected = mean_field_rates()
