@@ -203,6 +203,20 @@ class Connection(BaseModule):
         plain = self.stored_sparse or self.kind in DENSE.values() or self.kind == "all_to_all"
         return self.syn_type == ["basic"] and plain
 
+    def _check_channels(self) -> None:
+        """Refuses a batch normalisation of other channels than it sees."""
+        if "batchnorm2d" not in self.syn_type or "num_features" not in self.syn_kwargs:
+            return
+        before = self.syn_type[: self.syn_type.index("batchnorm2d")]
+        seen = self.pre.shape and self.pre.shape[0]
+        if {"conv", "conv_transpose", "local"} & set(before):
+            seen = self.out_channels
+        if int(self.syn_kwargs["num_features"]) != seen:
+            raise InputError(
+                f"{self!r}: batchnorm2d has num_features={self.syn_kwargs['num_features']}, and "
+                f"what it sees has {seen} channels"
+            )
+
     def prepare(
         self, generator: torch.Generator, dt: float, dtype: torch.dtype, device: torch.device
     ) -> None:
@@ -245,20 +259,6 @@ class Connection(BaseModule):
             make = synapses.SYNAPSES[name].module
             if make is not None and name not in self.modules:
                 self.modules[name] = make(self, generator).to(device=device, dtype=dtype)
-
-    def _check_channels(self) -> None:
-        """Refuses a batch normalisation of other channels than it sees."""
-        if "batchnorm2d" not in self.syn_type or "num_features" not in self.syn_kwargs:
-            return
-        before = self.syn_type[: self.syn_type.index("batchnorm2d")]
-        seen = self.pre.shape and self.pre.shape[0]
-        if {"conv", "conv_transpose", "local"} & set(before):
-            seen = self.out_channels
-        if int(self.syn_kwargs["num_features"]) != seen:
-            raise InputError(
-                f"{self!r}: batchnorm2d has num_features={self.syn_kwargs['num_features']}, and "
-                f"what it sees has {seen} channels"
-            )
 
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
         """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
