@@ -425,3 +425,15 @@ def test_initialisers_tell_what_they_do_not_take():
         built(image, maps, link_type="conv", weight=Initializer("sparse"))
     with pytest.raises(InputError, match="bias holds values that are not finite"):
         built(*groups(), bias=np.full(60, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("stages", "features", "seen"),
+    [(["conv", "batchnorm2d"], 1, 2), (["batchnorm2d", "conv"], 2, 1)],
+)
+def test_a_batch_normalisation_of_other_channels_is_told(stages, features, seen):
+    image, maps = NeuronGroup(shape=(1, 6, 6)), NeuronGroup(shape=(2, 4, 4))
+    options = {"link_type": "conv", "syn_type": stages}
+    assert built(image, maps, syn_kwargs={"num_features": seen}, **options).modules
+    with pytest.raises(InputError, match=f"={features}, and what it sees has {seen} channels"):
+        built(image, maps, syn_kwargs={"num_features": features}, **options)

@@ -205,6 +205,20 @@ class Connection(BaseModule):
         plain = self.stored_sparse or self.kind in DENSE.values() or self.kind == "all_to_all"
         return self.syn_type == ["basic"] and plain
 
+    def _check_channels(self) -> None:
+        """Refuses a batch normalisation of other channels than it sees."""
+        if "batchnorm2d" not in self.syn_type or "num_features" not in self.syn_kwargs:
+            return
+        before = self.syn_type[: self.syn_type.index("batchnorm2d")]
+        seen = self.pre.shape and self.pre.shape[0]
+        if {"conv", "conv_transpose", "local"} & set(before):
+            seen = self.out_channels
+        if int(self.syn_kwargs["num_features"]) != seen:
+            raise InputError(
+                f"{self!r}: batchnorm2d has num_features={self.syn_kwargs['num_features']}, and "
+                f"what it sees has {seen} channels"
+            )
+
     def prepare(
         self, generator: torch.Generator, dt: float, dtype: torch.dtype, device: torch.device
     ) -> None:
@@ -242,6 +256,7 @@ class Connection(BaseModule):
             self.delay = torch.nn.Parameter(
                 made.to(device=device, dtype=dtype), requires_grad=self.train_delay
             )
+        self._check_channels()
         for name in self.syn_type:
             make = synapses.SYNAPSES[name].module
             if make is not None and name not in self.modules:
@@ -318,7 +333,7 @@ class Connection(BaseModule):
         x = delayed(self, x)
         for name in self.syn_type:
             x = synapses.apply(self, name, x, random)
-        if self.post.shape and x[0].numel() != self.post.num:
+        if self.post.shape and math.prod(x.shape[1:]) != self.post.num:
             raise InputError(
                 f"{self!r} gives {tuple(x.shape[1:])}; {self.post!r} has {self.post.size}"
             )
