@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
-from tenfold.shared.progress import message
 from tenfold.spaic.network.nodes.encoders import Encoder
 from tenfold.spaic.network.nodes.node import Coding
 from tenfold.spaic.units import plain
@@ -190,11 +189,6 @@ class Generator(Encoder):
         self.check_rates(dt)
         source = self.source.to(device=self._device, dtype=self._dtype)
         function = self.codings[self.coding_method].function
-        unit = {_poisson_generator: self.coding.get("unit_conversion", 0.1), _poisson_step: dt}
-        top = float(source.max()) * float(unit.get(function, 0.0))
-        if top > 1 and not self.told_saturation:  # once, not for each run
-            self.told_saturation = True
-            message(f"{self!r}: rates up to {top:g} a step saturate at one spike a step")
         self._emit = lambda k: function(self, source, done + k, dt)
         if self.coding.get("gen_first", False):
             make = self._emit
