@@ -103,3 +103,17 @@ def test_a_memory_that_does_not_fit_is_refused_and_nothing_changes():
     with pytest.raises(InputError, match="which Network net does not have"):
         load_state(built("bp_rstdp"), state)
     assert torch.equal(again.first.weight, before)
+
+
+def test_a_run_that_goes_on_after_an_edit_keeps_its_traces():
+    def weights(edited):
+        net = built("stdp")
+        net.source(DATA[:, :15])
+        net.run(1.5)
+        if edited:
+            net.watch = StateMonitor(net.cells, "V")
+        net.source(DATA[:, 15:])
+        net.run_continue(1.5)
+        return net.first.weight
+
+    assert torch.equal(weights(True), weights(False))

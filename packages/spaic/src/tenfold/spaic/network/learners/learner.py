@@ -353,7 +353,7 @@ class Learner(Optimised):
         for rule in made:
             for old in self._rules:
                 if old is not rule and old.part is rule.part and type(old) is type(rule):
-                    rule.take_over(old)
+                    rule.take_over(old, whole=rule not in self.own_rules)
             rule.learner, rule.plan, rule.random = self, plan, random
             rule.check()
         if not made and self.rule is not None:

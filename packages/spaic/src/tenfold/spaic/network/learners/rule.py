@@ -129,13 +129,19 @@ class Rule:
     plan: "Plan"
     random: torch.Generator
 
-    def take_over(self, old: "Rule") -> None:
-        """Keeps the memory of a rule of the same part, from before the network was built anew.
+    def take_over(self, old: "Rule", whole: bool) -> None:
+        """Goes on where a rule of the same part ended, before the network was built anew.
 
         Args:
             old: A rule of the same class.
+            whole: Whether everything but the options is the same, or only traces and memory.
         """
-        self.__dict__.update({name: vars(old)[name] for name in self.memory})
+        own = (*self.options, "function") if whole else vars(old).keys() - self._lasting
+        self.__dict__.update({k: v for k, v in vars(old).items() if k not in own})
+
+    @property
+    def _lasting(self) -> set[str]:
+        return {"traces", "pending", *self.memory}
 
     def check_memory(self, name: str, value: Tensor) -> None:
         """Refuses a saved memory that does not fit.
