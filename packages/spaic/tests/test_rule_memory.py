@@ -105,9 +105,10 @@ def test_a_memory_that_does_not_fit_is_refused_and_nothing_changes():
     assert torch.equal(again.first.weight, before)
 
 
-def test_a_run_that_goes_on_after_an_edit_keeps_its_traces():
+@pytest.mark.parametrize("algorithm", ["stdp", "eprop"])
+def test_a_run_that_goes_on_after_an_edit_keeps_its_traces(algorithm):
     def weights(edited):
-        net = built("stdp")
+        net = built(algorithm)
         net.source(DATA[:, :15])
         net.run(1.5)
         if edited:
