@@ -1,8 +1,20 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Spreads the whole suite over two processes: on a new machine it compiles a hundred loops."""
+    whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parents[1]]
+    asked = getattr(config.option, "numprocesses", 0) is not None  # or xdist is not there
+    if whole and not asked and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
 
 
 @pytest.fixture
