@@ -425,3 +425,25 @@ def test_initialisers_tell_what_they_do_not_take():
         built(image, maps, link_type="conv", weight=Initializer("sparse"))
     with pytest.raises(InputError, match="bias holds values that are not finite"):
         built(*groups(), bias=np.full(60, np.nan))
+
+
+def test_a_convolution_arranges_neurons_whose_number_alone_was_given():
+    with Network() as net:
+        image = Encoder(shape=(1, 6, 6), coding_method="float")
+        first = NeuronGroup(2 * 4 * 4)
+        flat = NeuronGroup(shape=(3 * 2 * 2,))
+        one = Connection(image, first, link_type="conv", out_channels=2)
+        two = Connection(first, flat, link_type="conv", out_channels=3)
+    assert first.shape == (2, 4, 4)
+    assert two.out_size == [2, 2]
+    assert flat.shape == (12,), "a shape that was given stays"
+    image(np.ones((1, 1, 6, 6)))
+    net.run(0.3)
+    assert one.weight.shape == (2, 1, 3, 3)
+
+
+def test_a_flattened_convolution_leaves_a_row():
+    image = Encoder(shape=(1, 6, 6), coding_method="float")
+    row = NeuronGroup(16)
+    Connection(image, row, link_type="conv", out_channels=1, syn_type=["conv", "flatten"])
+    assert row.shape == (16,)
