@@ -92,3 +92,24 @@ def test_a_rotating_synapse_gives_its_kernel(compat):
     if compat == "spaic":  # what arrives in the middle of a step decays from its end on
         expected *= math.exp(0.25 / 10)
     np.testing.assert_allclose(found[0], weight.sum(1)[:, None] * expected, rtol=1e-9, atol=1e-15)
+
+
+def test_compatible_delays_end_at_the_longest():
+    def arrival(compat):
+        with Network(compat=compat) as net:
+            source = Encoder(num=1, coding_method="null")
+            target = NeuronGroup(1, model="null")
+            Connection(
+                source, target, weight=np.ones((1, 1)), max_delay=3.0, delay=np.array([[7.0]])
+            )
+            seen = StateMonitor(target, "O")
+        net.set_backend_dt(1.0)
+        net.build(strategy=1)
+        pulse = np.zeros((1, 10, 1))
+        pulse[0, 0] = 1
+        source(pulse)
+        net.run(10.0)
+        return seen.values[0, 0].argmax()
+
+    assert arrival("spaic") == 3
+    assert arrival(None) == 7

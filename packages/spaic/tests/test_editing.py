@@ -223,3 +223,31 @@ def test_the_part_before_the_network_label_of_a_state_is_replaced():
     )
     load_state(two, one.save_state(save=False))
     assert torch.equal(two.cross.weight, one.cross.weight)
+
+
+@pytest.mark.parametrize("engine", ["step", "scan", "event"])
+def test_a_network_that_ran_is_copied_as_it_was_before(engine):
+    with Network("one") as net:
+        source = Encoder(num=2, coding_method="float")
+        layer = NeuronGroup(2, model="if")
+        link = Connection(source, layer, weight=np.eye(2) * 0.6)
+        counts = Decoder(dec_target=layer, num=2, coding_method="spike_counts")
+        seen = StateMonitor(layer, "O")
+    if engine != "event":
+        net.learner = Learner(trainable=[net], algorithm="stca")
+    source(np.ones((1, 2)))
+    net.build(engine=engine)
+    net.run(0.7)
+    assert counts.predict.sum() == 6
+    made = net.structure_copy("two")
+    with pytest.raises(InputError, match="no run"):
+        made.counts.predict  # noqa: B018
+    made.source(np.ones((1 if engine == "event" else 3, 2)))
+    made.run(0.5)
+    assert counts.predict.sum() == 6
+    assert seen.values.shape == (1, 2, 7)
+    assert made.counts.predict.sum() == 4 * len(made.seen.values)
+    if engine != "event":
+        made.counts.predict.sum().backward()
+        assert made.link.weight.grad is not None
+        assert link.weight.grad is None

@@ -160,14 +160,15 @@ def test_a_network_file_runs_no_code_and_its_damage_is_told(tmp_path):
     net = convolutional()
     file = network_save(net, tmp_path / "saved")
     made = json.loads(file.read_text())
-    made["parts"][1]["model"] = {"name": "x", "states": {}, "step": "O = __import__('os')"}
+    group = next(iter(made["parts"][1].values()))
+    group["model_name"] = {"name": "x", "states": {}, "step": "O = __import__('os')"}
     file.write_text(json.dumps(made))
     with pytest.raises(InputError):
         network_load(tmp_path / "saved")
     for key in ("states", "inputs"):  # their names are written into compiled loops
         named = {"V = 0\nimport os #": 0.0}
         model = {"name": "x", "states": {}, "step": "O = 0 * 1", key: named}
-        made["parts"][1]["model"] = model
+        group["model_name"] = model
         file.write_text(json.dumps(made))
         with pytest.raises(InputError, match="not the name of a variable"):
             network_load(tmp_path / "saved")

@@ -355,3 +355,55 @@ def test_only_the_links_that_close_a_loop_are_late():
         1.0,
         0.0,
     ]  # 2 - 1 is at the threshold
+
+
+def one_group(strategy=1, **options):
+    net = Network(dtype=torch.float64)
+    net.source = Encoder(num=2, coding_method="null")
+    net.layer = NeuronGroup(3, **({"model": "lif"} | options))
+    net.link = Connection(net.source, net.layer, w_std=1.0)
+    net.set_backend_dt(1.0)
+    net.build(strategy=strategy)
+    return net
+
+
+def test_a_graph_has_weights_of_its_own():
+    net = one_group()
+    graph = to_nir(net)
+    before = graph.nodes["link"].weight.copy()
+    with torch.no_grad():
+        net.link.weight.mul_(2)
+    assert np.array_equal(graph.nodes["link"].weight, before)
+
+
+def test_what_nir_cannot_hold_is_told(capsys):
+    with pytest.raises(InputError, match=r"layer: NIR has no ConstantDecay=0\.1"):
+        to_nir(one_group(model="if", ConstantDecay=0.1))
+    set_quiet(False)
+    to_nir(one_group(strategy=1))
+    assert "strategy 0" not in capsys.readouterr().err
+    to_nir(one_group(strategy=0))
+    assert "with strategy 0 each link costs a step" in capsys.readouterr().err
+
+
+def test_time_constants_that_are_not_positive_are_refused():
+    zeros = np.zeros(2)
+    nodes = ends((2,), (2,)) | {"n": nir.LI(tau=zeros, r=zeros + 1, v_leak=zeros)}
+    with pytest.raises(InputError, match="a node LI has the time constant"):
+        from_nir(graph(nodes, ["input", "n", "output"]))
+
+
+def test_a_loop_that_nothing_leads_out_of_is_an_output():
+    net = one_group()
+    net.again = Connection(net.layer, net.layer, weight=np.eye(3) * 0.4)
+    net.build(strategy=1, break_loops=True)
+    made = to_nir(net)
+    assert isinstance(made.nodes["output_layer"], nir.Output)
+    back = from_nir(made)
+    x = np.random.default_rng(3).random((1, 12, 2))
+    net.output = Decoder(dec_target=net.layer, coding_method="null")
+    for run, source in ((net, net.source), (back, back.input)):
+        source(x)
+        run.run(12.0)
+    assert net.output.predict.sum() > 0
+    assert torch.equal(back.output.predict.to(net.dtype), net.output.predict)

@@ -437,3 +437,25 @@ def test_a_batch_normalisation_of_other_channels_is_told(stages, features, seen)
     assert built(image, maps, syn_kwargs={"num_features": seen}, **options).modules
     with pytest.raises(InputError, match=f"={features}, and what it sees has {seen} channels"):
         built(image, maps, syn_kwargs={"num_features": features}, **options)
+
+
+def test_a_convolution_arranges_neurons_whose_number_alone_was_given():
+    with Network() as net:
+        image = Encoder(shape=(1, 6, 6), coding_method="float")
+        first = NeuronGroup(2 * 4 * 4)
+        flat = NeuronGroup(shape=(3 * 2 * 2,))
+        one = Connection(image, first, link_type="conv", out_channels=2)
+        two = Connection(first, flat, link_type="conv", out_channels=3)
+    assert first.shape == (2, 4, 4)
+    assert two.out_size == [2, 2]
+    assert flat.shape == (12,), "a shape that was given stays"
+    image(np.ones((1, 1, 6, 6)))
+    net.run(0.3)
+    assert one.weight.shape == (2, 1, 3, 3)
+
+
+def test_a_flattened_convolution_leaves_a_row():
+    image = Encoder(shape=(1, 6, 6), coding_method="float")
+    row = NeuronGroup(16)
+    Connection(image, row, link_type="conv", out_channels=1, syn_type=["conv", "flatten"])
+    assert row.shape == (16,)

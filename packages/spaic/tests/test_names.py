@@ -2,7 +2,8 @@
 
 import pytest
 
-from tenfold.spaic import Learner, NeuronGroup, model_names
+from tenfold.shared.errors import InputError
+from tenfold.spaic import Backend, Learner, Network, NeuronGroup, Torch_Backend, model_names
 from tenfold.spaic.network.connections import LINKS, SYNAPSES, Initializer
 from tenfold.spaic.network.learners import ALGORITHMS, SURROGATES
 from tenfold.spaic.network.nodes import Action, Decoder, Encoder, Generator, Reward
@@ -78,3 +79,20 @@ def test_the_names_of_the_card_are_known(kind):
 def test_models_and_algorithms_are_found_in_any_case():
     assert NeuronGroup(2, model="CLIF").definition(None).name == "clif"
     assert Learner(algorithm="STCA").algorithm == "stca"
+
+
+def test_a_backend_object_says_device_and_step():
+    backend = Torch_Backend("cpu")
+    backend.dt = 0.5
+    net = Network()
+    net.set_backend(backend)
+    assert (net.dt, net.device.type, net.steps(10.0)) == (0.5, "cpu", 20)
+    net = Network()
+    net.build(Backend(dt=0.25))
+    assert net.dt == 0.25
+    with pytest.raises(InputError, match=r"dt=0\.0; expected > 0 ms"):
+        net.set_backend(Backend(dt=0.0))
+    with pytest.raises(InputError, match="'nowhere' cannot be used here"):
+        net.set_backend(Backend("nowhere"))
+    with pytest.raises(InputError, match="expected None, 'torch', 'pytorch' or a Backend"):
+        net.set_backend("jax")

@@ -170,7 +170,7 @@ def test_other_modules_are_handed_in(tmp_path):
 def test_a_file_makes_no_layer_but_those_of_the_table():
     net = with_layers()
     made = network_to_dict(net)
-    entry = next(part for part in made["parts"] if part["name"] == "one")
+    entry = next(part["one"] for part in made["parts"] if "one" in part)
     for held, told in (
         ({"layer": "Bilinear", "arguments": {}}, "unknown layer 'Bilinear'"),
         ({"layer": "Linear", "arguments": {"in_features": 4, "device": "x"}}, "takes no device"),
@@ -308,8 +308,8 @@ def test_the_official_arguments_of_saving(tmp_path):
     net = of_ones_own()
     given = {f.__name__: f for f in (bump, Halving, Ticking, decay)}
     file = network_save(net, filename="mine", path=tmp_path, combine=True, trans_format="yaml")
-    assert file == tmp_path / "mine" / "mine.yaml"
-    assert [item.name for item in file.parent.iterdir()] == ["mine.yaml"]
+    assert file == tmp_path / "mine" / "mine.yml"
+    assert [item.name for item in file.parent.iterdir()] == ["mine.yml"]
     again = network_load(filename="mine", path=tmp_path, device="cpu", functions=given)
     assert torch.equal(again.drawn.weight, net.drawn.weight)
     assert network_save(net, save=False, save_weight=False) == network_to_dict(net)

@@ -168,42 +168,142 @@ def described():
 
 def test_a_file_may_not_ask_for_a_gigantic_network():
     made = described()
-    made["parts"][0]["shape"] = [10**6, 10**6]
+    made["parts"][0]["a"]["shape"] = [10**6, 10**6]
     with pytest.raises(InputError, match=r"NeuronGroup a: 1000000000000 values; .* at most"):
         network_from_dict(made)
     made = described()
     for part in made["parts"][:2]:
-        part["shape"] = [10**6]
+        next(iter(part.values()))["shape"] = [10**6]
     with pytest.raises(InputError, match="Connection first: 1000000000000 values"):
         network_from_dict(made)
     made = described()
-    made["parts"][0]["shape"] = [2.5]
+    made["parts"][0]["a"]["shape"] = [2.5]
     with pytest.raises(InputError, match=r"a size is 2\.5; expected a whole number"):
         network_from_dict(made)
     made = described()
-    link = next(part for part in made["parts"] if part["name"] == "second")
+    link = next(part["second"] for part in made["parts"] if "second" in part)
     link["link_type"], link["parameters"] = "fixed_total", {"number": 10**12}
     with pytest.raises(InputError, match="Connection second: 1000000000000 values"):
         network_from_dict(made)
+
+
+def of_first_version(parts, owner=""):
+    """One flat list, each part with its owner; other names of some fields."""
+    for item in parts:
+        (part,) = item.values()
+        inside = part.pop("parts", [])
+        part["owner"] = owner
+        if part["_class_label"] == "NeuronGroup":
+            part["model"] = part.pop("model_name")
+        if part["_class_label"] == "Encoder":
+            for key in ("_time", "_dt", "_node_sub_class", "num", "type"):
+                del part[key]
+        if part["_class_label"] in ("StateMonitor", "SpikeMonitor"):
+            del part["type"]
+        if part["_class_label"] == "Connection":
+            del part["weight"]
+        yield part
+        yield from of_first_version(inside, part["id"])
 
 
 def test_files_of_the_first_version_are_read():
     """They have no members of the network, no ids but of what is linked, no labels of nodes."""
     net = nested()
     made = json.loads(json.dumps(network_to_dict(net)))
+    made["format"], made["parts"] = "tenfold-spaic 1", list(of_first_version(made["parts"]))
     del made["members"]
-    for key in ("engine", "break_loops", "full_grad"):
+    for key in ("engine", "break_loops", "full_grad", "runtime", "builded", "backend_name"):
         del made["backend"][key]
     for part in made["parts"]:
         if part["_class_label"] in ("Learner", "StateMonitor", "SpikeMonitor"):
             del part["id"]
-        for key in ("prefer_device", "initializers", "reward", "time"):
+        for key in ("prefer_device", "initializers", "reward"):
             part.pop(key, None)
-        if part["_class_label"] == "Encoder":
-            del part["type"], part["dt"]
     again = network_from_dict(made)
     assert list(again.members) == list(net.members)
     assert network_to_dict(again) == network_to_dict(net)
+
+
+def test_a_file_has_the_fields_and_the_layout_of_the_method_card(tmp_path):
+    net = nested()
+    net.source.time = 3.0
+    made = json.loads(network_save(net, tmp_path, filename="mine").read_text())
+    assert {item.name for item in (tmp_path / "mine").iterdir()} == {
+        "mine.json",
+        "mine.safetensors",
+    }
+    assert all(len(item) == 1 for item in made["parts"])
+    parts = {name: part for item in made["parts"] for name, part in item.items()}
+    assert [*map(list, parts["left"]["parts"])] == [["e"], ["i"], ["ei"]]
+    inside = parts["left"]["parts"][0]["e"]
+    wanted = {
+        "source": "_class_label _dt _time coding_method coding_var_name dec_target name num shape "
+        "_node_sub_class coding_param",
+        "into": "_class_label link_type max_delay name parameters post post_var_name pre "
+        "pre_var_name sparse_with_mask syn_type weight",
+        "across": "policies link_type ConnectionParameters pre post",
+        "learner": "algorithm lr_schedule_name name optim_name parameters trainable pathway",
+        "seen": "dt get_grad index name nbatch target var_name type",
+    }
+    for name, fields in wanted.items():
+        assert set(fields.split()) <= set(parts[name]), name
+    fields = "_class_label id model_name name num parameters shape type"
+    assert set(fields.split()) <= set(inside)
+    assert inside["num"] == 6
+    assert parts["source"]["_time"] == 3.0
+    assert {"backend_name", "dt", "runtime", "builded"} <= set(made["backend"])
+    assert parts["into"]["weight"] in load_file(tmp_path / "mine" / "mine.safetensors")
+    net.source(np.ones((1, 3)))
+    net.run(0.3)
+    assert network_to_dict(net)["backend"]["runtime"] == pytest.approx(0.3)
+    assert network_to_dict(net)["backend"]["builded"] is True
+
+
+def test_without_weights_given_synapses_delays_and_biases_stay(tmp_path):
+    with Network() as net:
+        source = Encoder(num=3, coding_method="float")
+        one, two = NeuronGroup(3), NeuronGroup(3)
+        pairs = {"pre_index": [0, 2, 2], "post_index": [1, 1, 0]}
+        first = Connection(source, one, delay=0.4, bias=[0.1, 0.2, 0.3])
+        second = Connection(one, two, link_type="index", w_std=1.0, **pairs)
+        third = Connection(one, two, delay=np.arange(9.0).reshape(3, 3))
+    network_save(net, tmp_path / "saved")
+    again = network_load(tmp_path / "saved", load_weight=False)
+    again.set_random_seed(5)
+    again.build()
+    for key in ("delay", "bias"):
+        assert torch.equal(getattr(again.first, key), getattr(first, key))
+    assert torch.equal(again.third.delay, third.delay)
+    assert again.second.pre_index.tolist() == [0, 2, 2]
+    assert again.second.post_index.tolist() == [1, 1, 0]
+    assert not torch.equal(again.first.weight, first.weight)
+    assert not torch.equal(again.second.weight, second.weight)
+    network_save(net, tmp_path / "bare", save_weight=False)
+    with pytest.raises(InputError, match="second: its pre_index stands in the saved state"):
+        network_load(tmp_path / "bare", load_weight=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.json", "[1, 2]", "mapping, not [1, 2]"),
+        ("a.json", "", "not a network file"),
+        ("a.yaml", "", "mapping, not None"),
+        ("a.yaml", "hello", "mapping, not 'hello'"),
+        ("a.json", '{"nodes": {}}', "format None; expected tenfold-spaic 1 or tenfold-spaic 2"),
+        ("a.json", '{"format": "tenfold-spaic 2"}', "not a network file (it lacks 'parts')"),
+        ("a.json", "PK\x03\x04", "not a network file"),
+    ],
+)
+def test_files_that_are_no_networks_are_told_by_name(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        network_load(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"there is no file .*b\.yml"):
+        network_load(tmp_path / "b.yml")
 
 
 def test_aliases_and_endless_numbers_are_refused(tmp_path):

@@ -8,6 +8,8 @@ _HOMES = {
     "NetworkModule": "network.torch_module",
     "Assembly": "network.objects",
     "BaseModule": "network.objects",
+    "Backend": "network.backend",
+    "Torch_Backend": "network.backend",
     "NeuronGroup": "network.groups",
     "NeuronModel": "model.neurons",
     "custom_model": "model.neurons",

@@ -73,6 +73,8 @@ def read_neuron(node: Any, seconds: float, how: str, reset: str | None) -> Neuro
 
     def decay(tau: Any) -> tuple[np.ndarray, np.ndarray]:
         """β and the gain of a unit input, before r."""
+        if not (flat(tau) > 0).all():
+            raise InputError(f"a node {kind} has the time constant {tau} s; expected > 0")
         beta = np.exp(-seconds / flat(tau)) if how == "exponential" else 1 - seconds / flat(tau)
         return beta, 1 - beta
 
@@ -112,7 +114,7 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         shape: The node's shape.
 
     Raises:
-        InputError: For another model, and for a refractory period.
+        InputError: For another model, a refractory period, a constant decay.
     """
     model = group.definition(net.compat)
     values = resolve(model, group.model_parameters | group.trainables, f"{group!r}")
@@ -120,6 +122,8 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         raise InputError(f"{group!r}: NIR has no refractory periods, but refractory is set")
     if np.any(np.asarray(values.get("v_start", 0.0)) != 0) or group.initial:
         message(f"{group!r}: NIR has no starting values; in the graph all states begin at zero")
+    if np.any(np.asarray(values.get("ConstantDecay", 0.0)) != 0):
+        raise InputError(f"{group!r}: NIR has no ConstantDecay={values['ConstantDecay']}")
     seconds, name = net.dt * 1e-3, model.name
 
     def full(value: Any) -> np.ndarray:

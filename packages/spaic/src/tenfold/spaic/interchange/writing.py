@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.shared.errors import InputError
+from tenfold.shared.progress import message
 from tenfold.spaic.interchange.neurons import package, write_neuron
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.connections.images import pooling, window
@@ -23,7 +24,7 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
         net: A network of encoders; `lif`, `lifsubtract`, `if`, `ifsubtract`, `li`, `null` groups
             and those that `from_nir` makes; weighted links, convolutions, average pooling,
             flattening, and delays of one time for all synapses or of one-to-one links. Read back,
-            it runs with strategy 1.
+            it runs with strategy 1; the step that each link costs with strategy 0 is not written.
         path: Where the graph is written; not written by default. `nir.read` checks shapes as if
             kernels were square and convolutions had one group; others it reads with
             `type_check=False`, as `from_nir` does.
@@ -69,6 +70,17 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
             raise InputError(f"{name}: a loop without neurons has no meaning in NIR")
         edges = [edge for edge in edges if name not in edge]
         edges += [(a, b) for a in before for b in after]
+    if not net.parts(Decoder):
+        for group in net.parts(NeuronGroup):
+            if _name(group) not in passing and _only_back(_name(group), edges):
+                shape = np.array(shapes[id(group)])
+                nodes[f"output_{_name(group)}"] = nir.Output(output_type={"output": shape})
+                edges.append((_name(group), f"output_{_name(group)}"))
+    if net.strategy == 0 and net.get_connections():
+        message(
+            f"{net!r}: with strategy 0 each link costs a step, which the graph does not hold; "
+            "with strategy 1 the spikes come at the same times there"
+        )
     about = {"dt_seconds": net.dt * 1e-3, "discretisation": "exponential"}
     about |= {"writer": "tenfold-spaic"}
     try:
@@ -78,6 +90,23 @@ def to_nir(net: Network, path: Path | str | None = None) -> Any:
     if path is not None:
         nir.write(str(path), graph)
     return graph
+
+
+def _only_back(name: str, edges: list[tuple[str, str]]) -> bool:
+    """Whether a node lies in a loop that nothing leads out of, so that nir finds no output."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        ahead = [start]
+        while ahead:
+            at = ahead.pop()
+            new = {b for a, b in edges if a == at} - found
+            found |= new
+            ahead += new
+        return found
+
+    beyond = reached(name)
+    return name in beyond and all(name in reached(other) for other in beyond)
 
 
 def _name(part: Any) -> str:
@@ -205,5 +234,5 @@ def _weights(nir: Any, con: Connection, shape: tuple[int, ...]) -> list[Any]:
 
 
 def _array(value: Any) -> np.ndarray:
-    made: np.ndarray = value.detach().cpu().numpy()
-    return made
+    """A copy: a graph does not change when its network learns."""
+    return np.array(value.detach().cpu().numpy())

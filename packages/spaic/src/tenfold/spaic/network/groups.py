@@ -17,7 +17,7 @@ from tenfold.spaic.model.neurons import (
     find,
     resolve,
 )
-from tenfold.spaic.network.objects import Assembly
+from tenfold.spaic.network.objects import Assembly, nothing
 
 ALPHA = "surrogate_alpha"
 """The name of the learned width or slope of a group's surrogate among its values."""
@@ -56,6 +56,7 @@ class Layer(Assembly):
             raise InputError(f"{self!r}: num={num}; expected >= 1")
         if num is not None and shape is not None and math.prod(shape) != num:
             raise InputError(f"{self!r}: num={num} but shape={tuple(shape)} has {math.prod(shape)}")
+        self.shaped = shape is not None  # else links between images may arrange the neurons
         self.shape: tuple[int, ...] | None = (
             tuple(int(size) for size in shape) if shape is not None else num and (int(num),)
         ) or None
@@ -109,6 +110,7 @@ class NeuronGroup(Layer):
     """
 
     label = "neg"
+    of_run = dict.fromkeys(("last_state", "last_step"), nothing)
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Monitor(BaseModule):
     """
 
     label = "mon"
+    of_run = dict.fromkeys(("_records", "_times", "_earlier", "_chunks", "_all_times"), list)
 
     def __init__(
         self,

@@ -1,19 +1,21 @@
 """The network: builds a plan of its parts and runs it."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
+from tenfold.spaic.network.backend import Backend
 from tenfold.spaic.network.contents import Contents
 from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
 from tenfold.spaic.network.nodes import Decoder, Encoder, Node
+from tenfold.spaic.network.objects import OfRun, nothing
 from tenfold.spaic.network.torch_module import NetworkModule
 from tenfold.spaic.units import plain
 
@@ -38,6 +40,11 @@ class Network(Contents):
     """
 
     label = "net"
+    of_run: ClassVar[OfRun] = {
+        **dict.fromkeys(("_plan", "_engine"), nothing),
+        **dict.fromkeys(("_state", "_kept"), dict),
+        "n_time_step": int,
+    }
 
     def __init__(
         self,
@@ -73,7 +80,7 @@ class Network(Contents):
         """Chooses where the network runs; kept for scripts of the official front end.
 
         Args:
-            backend: None, `"torch"` or `"pytorch"`.
+            backend: None, `"torch"`, `"pytorch"`, or a `Backend`, whose device and step are taken.
             device: A torch device.
             partition: Whether the neurons are spread over the processes of torch.distributed,
                 which exchange spikes; all processes must build and run the same network.
@@ -81,8 +88,11 @@ class Network(Contents):
         Raises:
             InputError: For a backend or a device that there is not, or a partition of one process.
         """
+        if isinstance(backend, Backend):
+            self.set_backend_dt(backend.dt)
+            backend, device = backend.backend_name, backend.device
         if backend not in (None, "torch", "pytorch"):
-            raise InputError(f"backend={backend!r}; expected None, 'torch' or 'pytorch'")
+            raise InputError(f"backend={backend!r}; expected None, 'torch', 'pytorch' or a Backend")
         from tenfold.spaic.engines.ranks import ranks
 
         if isinstance(device, list):

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -21,6 +21,14 @@ def untagged(variable: str) -> str:
     return variable.replace("[updated]", "")
 
 
+OfRun = dict[str, Callable[[], Any]]
+"""Attribute → what makes its value before a run."""
+
+
+def nothing() -> None:
+    """What an attribute is before a run that fills it."""
+
+
 class BaseModule:
     """A named part of a network. Names are given by the attribute or variable that holds it.
 
@@ -29,6 +37,8 @@ class BaseModule:
     """
 
     label: ClassVar[str] = "mod"
+    of_run: ClassVar[OfRun] = {}
+    """What a run leaves in an attribute → how that is before one: copies begin there."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -41,6 +51,12 @@ class BaseModule:
         """The identifier `<owner's id>_<name><label>`; saved weights are keyed by it."""
         own = f"{self.name}<{self.label}>"
         return f"{self.owner.id}_{own}" if self.owner is not None else own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BaseModule":
+        made = memo[id(self)] = type(self).__new__(type(self))
+        fresh = {key: make() for key, make in self.of_run.items() if key in self.__dict__}
+        made.__dict__.update(copy.deepcopy(self.__dict__ | fresh, memo))
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.name or '(unnamed)'!s}"

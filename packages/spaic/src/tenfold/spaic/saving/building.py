@@ -1,6 +1,6 @@
 """A network from plain values, which may come from a stranger (section 12)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.objects import Assembly
-from tenfold.spaic.saving.description import MONITORS, NODES, POLICIES
+from tenfold.spaic.saving.description import FORMATS, MONITORS, NODES, POLICIES
 from tenfold.spaic.saving.layers import build
 from tenfold.spaic.saving.values import from_plain, handed_in
 
@@ -47,8 +47,11 @@ def network_from_dict(
         InputError: For a format, a part or a setting that is not known here, and for a module or
             function that is missing.
     """
-    if made.get("format") != "tenfold-spaic 1":
-        raise InputError(f"format {made.get('format')!r}; expected 'tenfold-spaic 1'")
+    if not isinstance(made, Mapping):
+        raise InputError(f"the description of a network is a mapping, not {made!r:.40}")
+    if made.get("format") not in FORMATS:
+        raise InputError(f"format {made.get('format')!r}; expected {' or '.join(FORMATS)}")
+    made = {**made, "parts": list(_flat(made["parts"], ""))}
     backend = made["backend"]
     if backend["dtype"] not in ("float32", "float64"):
         raise InputError(f"dtype {backend['dtype']!r}; expected 'float32' or 'float64'")
@@ -63,6 +66,26 @@ def network_from_dict(
         builder.add(entry)
     builder.arrange(made)
     return net
+
+
+_RENAMED = {
+    "NeuronGroup": {"model": "model_name"},
+    **{kind: {"dt": "_dt", "time": "_time"} for kind in NODES},
+}
+
+
+def _flat(parts: Any, owner: str) -> Iterator[dict[str, Any]]:
+    """All parts, each with its owner; those of the first format have it, and other names."""
+    for item in parts:
+        if "_class_label" in item:
+            names = _RENAMED.get(item["_class_label"], {})
+            yield {names.get(key, key): value for key, value in item.items()}
+            continue
+        if len(item) != 1:
+            raise InputError(f"a part has the keys {', '.join(item)}; expected one, its name")
+        (entry,) = item.values()
+        yield {**entry, "owner": owner}
+        yield from _flat(entry.get("parts", ()), entry["id"])
 
 
 class _Builder:
@@ -138,7 +161,7 @@ class _Builder:
         return Assembly(type=entry["type"])
 
     def _group(self, entry: Mapping[str, Any], what: str) -> Any:
-        model = entry["model"]
+        model = entry["model_name"]
         if not isinstance(model, str):
             fields: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in model.items()
@@ -168,8 +191,8 @@ class _Builder:
         part = self._class(entry, NODES[entry["_class_label"]], what)(
             shape=entry["shape"],
             node_type=entry.get("type", ()),
-            dt=entry.get("dt"),
-            time=entry.get("time"),
+            dt=entry.get("_dt"),
+            time=entry.get("_time"),
             coding_method=entry["coding_method"],
             coding_var_name=entry["coding_var_name"],
             dec_target=None if target is None else self.parts[target],

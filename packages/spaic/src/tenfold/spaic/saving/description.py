@@ -30,12 +30,15 @@ MONITORS = {kind.__name__: kind for kind in (StateMonitor, SpikeMonitor)}
 POLICIES = {
     kind.__name__: kind for kind in (IncludedTypePolicy, ExcludedTypePolicy, IndexConnectPolicy)
 }
+FORMATS = ("tenfold-spaic 1", "tenfold-spaic 2")
+"""Those that are read; the last is written; the first, of 0.1.0, has a flat list of parts."""
 SETTINGS = ("pre_types", "post_types", "level", "pre_indexs", "post_indexs")
 
 
 def network_to_dict(net: Network) -> dict[str, Any]:
     """Describes a network as plain values.
 
+    Each part is a mapping of one key, its name; what belongs to an assembly stands among its parts.
     Hidden assemblies are described too, with a flag. Functions, classes of the user's own and torch
     modules other than those of `saving.layers` are described by their names only.
 
@@ -45,10 +48,11 @@ def network_to_dict(net: Network) -> dict[str, Any]:
     Raises:
         InputError: For a part that a file cannot hold.
     """
+    runtime, built = net.time, net._plan is not None
     hidden = {id(part) for part in net.walk(hidden=True) if getattr(part, "_hidden", False)}
     with all_shown(net):
         to = _Writer(net)
-        parts: list[dict[str, Any]] = []
+        entries: list[tuple[str, dict[str, Any]]] = []  # the owner's id, and the part
         torch_modules: dict[int, str] = {}
         for part in net.walk():
             if part is net:
@@ -56,7 +60,6 @@ def network_to_dict(net: Network) -> dict[str, Any]:
             label, describing = _kind(part)
             own = to.name(part, net)
             entry: dict[str, Any] = {"_class_label": label, "name": part.name, "id": own}
-            entry["owner"] = to.names.get(id(part.owner), "")
             if id(part) in hidden:
                 entry["hidden"] = True
             if type(part).__name__ != label and label not in ("Assembly", "NeuronGroup"):
@@ -65,10 +68,19 @@ def network_to_dict(net: Network) -> dict[str, Any]:
             if isinstance(part, Module):  # one torch module in two places stays one
                 same = torch_modules.setdefault(id(part.torch_module), own)
                 entry |= {"module": {"same_as": same}} if same != own else {}
-            parts.append(entry)
+            entries.append((to.names.get(id(part.owner), ""), entry))
         members = _assembly(net, to)["members"]
+    inside: dict[str, list[dict[str, Any]]] = {"": []}
+    for owner, entry in entries:
+        inside.setdefault(owner, []).append({entry["name"]: entry})
+    for _, entry in entries:
+        if entry["id"] in inside:
+            entry["parts"] = inside[entry["id"]]
     backend = {
+        "backend_name": "pytorch",
         "dt": net.dt,
+        "runtime": runtime,
+        "builded": built,
         "strategy": net.strategy,
         "compat": net.compat,
         "dtype": str(net.dtype).removeprefix("torch."),
@@ -76,8 +88,8 @@ def network_to_dict(net: Network) -> dict[str, Any]:
         "break_loops": net.break_loops,
         "full_grad": net.full_grad,
     }
-    head = {"format": "tenfold-spaic 1", "name": net.name, "backend": backend}
-    return {**head, "members": members, "parts": parts}
+    head = {"format": FORMATS[-1], "name": net.name, "backend": backend}
+    return {**head, "members": members, "parts": inside[""]}
 
 
 class _Writer:
@@ -115,7 +127,7 @@ def _group(part: NeuronGroup, to: _Writer) -> dict[str, Any]:
     return {
         "num": part.num,
         "shape": list(part.shape or ()),
-        "model": model if isinstance(model, str) else _model(model, what, to),
+        "model_name": model if isinstance(model, str) else _model(model, what, to),
         "type": part.type,
         "parameters": to.plain(part.model_parameters, what),
         "refractory": to.plain(part.refractory, what),
@@ -137,10 +149,12 @@ def _model(model: NeuronModel, what: str, to: _Writer) -> dict[str, Any]:
 
 def _node(part: Node, to: _Writer) -> dict[str, Any]:
     made = {
+        "_node_sub_class": type(part).__name__,
+        "num": part.num if part.shape else None,
         "shape": list(part.shape) if part.shape else None,
         "type": part.type,
-        "dt": part.dt,
-        "time": part.time,
+        "_dt": part.dt,
+        "_time": part.time,
         "coding_method": part.coding_method,
         "coding_var_name": part.coding_var_name,
         "coding_param": to.plain(part.coding, f"{part!r}"),
@@ -159,6 +173,7 @@ def _connection(part: Connection, to: _Writer) -> dict[str, Any]:
         "post": to.name(part.post, part),
         "link_type": part.link_type,
         "syn_type": part.syn_type,
+        "weight": None if part.kind in ("null", "pool") else part.weight_name,  # in the state
         "syn_kwargs": to.plain(part.syn_kwargs, what),
         "max_delay": part.max_delay,
         "min_delay": to.plain(part.min_delay, what),
@@ -233,6 +248,7 @@ def _learner(part: Learner, to: _Writer) -> dict[str, Any]:
 
 def _monitor(part: Monitor, to: _Writer) -> dict[str, Any]:
     return {
+        "type": _kind(part)[0],
         "target": to.name(part.target, part),
         "var_name": part.var_name,
         "dt": part.dt,

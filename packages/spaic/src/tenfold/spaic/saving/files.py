@@ -12,7 +12,7 @@ from tenfold.shared.files import write_atomic
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.saving.building import network_from_dict
 from tenfold.spaic.saving.description import network_to_dict
-from tenfold.spaic.saving.state import load_state, save_state, state_of
+from tenfold.spaic.saving.state import load_state, load_synapses, read_state, save_state, state_of
 
 
 def network_save(
@@ -34,7 +34,8 @@ def network_save(
         net: The network.
         path: The folder that is made; the current one if only a filename is given.
         trans_format: json or yaml.
-        filename: Makes `<path>/<filename>/<filename>.json` instead of `<path>/network.json`.
+        filename: Makes `<path>/<filename>/<filename>.json` (or `.yml`), as the official front end
+            does, instead of `<path>/network.json` (or `.yaml`).
         combine: Whether the weights stand in the structure's file too, as lists of numbers.
         save: Whether anything is written.
         save_weight: Whether the weights are.
@@ -63,7 +64,8 @@ def network_save(
     folder.mkdir(parents=True, exist_ok=True)
     if save_weight and not combine:
         save_state(net, folder / f"{filename or 'weights'}.safetensors")
-    file = folder / f"{filename or 'network'}.{trans_format}"
+    ending = "yml" if filename and trans_format == "yaml" else trans_format
+    file = folder / f"{filename or 'network'}.{ending}"
     write_atomic(file, _text(made, trans_format))
     return file
 
@@ -97,7 +99,8 @@ def network_load(
     Args:
         path: The folder; or the structure's file, whose weights lie beside it as
             `<stem>.safetensors` or `weights.safetensors`.
-        load_weight: Whether the weights are read too.
+        load_weight: Whether the weights are read too; otherwise they are drawn anew, and given
+            synapses, delays and biases stay.
         filename: As in `network_save`.
         device: Where the network runs.
         modules: The torch modules that the file holds by name only: name of the `Module` (of one
@@ -113,6 +116,8 @@ def network_load(
     folder = Path(path or ".") / (filename or "")
     found = [folder / f"{filename or 'network'}.{ending}" for ending in ("json", "yaml", "yml")]
     if filename is None and folder.suffix in (".json", ".yaml", ".yml"):
+        if not folder.is_file():
+            raise InputError(f"there is no file {folder}")
         folder, found = folder.parent, [folder]
     file = next((item for item in found if item.is_file()), None)
     if file is None:
@@ -143,14 +148,17 @@ def network_load(
         }
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: not a network file ({error!r})") from error
+            raise InputError(f"{file}: {error}") from error
+        told = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise InputError(f"{file}: not a network file ({told})") from error
     if device != "cpu":
         net.set_backend(device=device)
+    own = file.with_suffix(".safetensors")
+    beside = own if own.is_file() else folder / "weights.safetensors"
     if load_weight:
-        own = file.with_suffix(".safetensors")
-        beside = own if own.is_file() else folder / "weights.safetensors"
         load_state(net, weights or beside)
+    else:
+        load_synapses(net, weights or (read_state(beside) if beside.is_file() else {}))
     return net
 
 

@@ -205,6 +205,36 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
     net._plan = None
 
 
+def load_synapses(net: Contents, given: Mapping[str, Tensor]) -> None:
+    """Puts what a description refers to besides weights into a network that was not built yet: the
+    synapses of `index` links, delays and biases.
+
+    Args:
+        net: The network.
+        given: Name → tensor; empty if nothing was saved.
+
+    Raises:
+        InputError: For an `index` link whose synapses are not among them.
+    """
+    given = {_without_net(name): value for name, value in given.items()}
+    with all_shown(net):
+        for con in net.get_connections():
+            base = con.weight_name.removesuffix("{weight}")
+            names = {key: _without_net(f"{base}{{{key}}}") for key in ("delay", "bias")}
+            saved = {key: given[name].numpy() for key, name in names.items() if name in given}
+            if con.link_type == "index":
+                for key in _INDEX:
+                    name = _without_net(f"{con.id}:{key}")
+                    if name not in given:
+                        raise InputError(f"{con!r}: its {key} stands in the saved state: none here")
+                    con.options[key] = given[name].numpy()
+            drawn = con.stored_sparse and con.link_type != "index"  # with their synapses
+            if "delay" in saved and (saved["delay"].ndim == 0 or not drawn):
+                con.given_delay = saved["delay"]
+            if "bias" in saved:
+                con.given_bias = saved["bias"]
+
+
 def _take(net: Contents, given: Mapping[str, Tensor]) -> None:
     """Looks at a state, then puts it into a network."""
     net.prepare()

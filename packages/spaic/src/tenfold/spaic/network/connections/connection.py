@@ -7,7 +7,7 @@ a synapse, in numpy order of creation, which the event engine turns into an out-
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from tenfold.spaic.network.connections.links import (
     given_tensor,
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
-from tenfold.spaic.network.objects import BaseModule, untagged
+from tenfold.spaic.network.objects import BaseModule, OfRun, untagged
 from tenfold.spaic.units import measured, plain
 
 
@@ -72,6 +72,7 @@ class Connection(BaseModule):
     """
 
     label = "con"
+    of_run: ClassVar[OfRun] = {"_state": dict}
 
     def __init__(
         self,
@@ -269,7 +270,8 @@ class Connection(BaseModule):
         self.modules, self._state = {}, {}
 
     def delay_steps(self, dt: float, compat: str | None) -> np.ndarray:
-        """Gives the delays as whole steps: rounded down in the compatible mode, else to nearest.
+        """Gives the delays as whole steps: rounded down and at most `max_delay` in the
+        compatible mode, else to nearest.
 
         A link that reads what its source was a step before has waited that step already.
 
@@ -280,7 +282,11 @@ class Connection(BaseModule):
         if self.delay is None:
             return np.zeros((), dtype=np.int64)
         steps = self.delay.detach().cpu().to(torch.float64).numpy() / dt
-        steps = np.floor(steps + 1e-6) if compat == "spaic" else np.rint(steps)
+        if compat == "spaic":
+            longest = self.max_delay / dt if self.max_delay > 0 else math.inf
+            steps = np.floor(np.minimum(steps, longest) + 1e-6)
+        else:
+            steps = np.rint(steps)
         return np.maximum(np.asarray(steps, dtype=np.int64) - self.ahead, 0)
 
     def start_run(self, dt: float, compat: str | None) -> None:

@@ -233,8 +233,9 @@ def image_shapes(con: "Connection") -> tuple[int, ...]:
     if min(size) < 1:
         raise InputError(f"{con!r}: the kernel is larger than the image {con.pre.shape}")
     made = (out_channels, *size)
-    if con.post.shape is None:
-        con.post.shape = made
+    flat = con.post.shape == (math.prod(made),)
+    if con.post.shape is None or (flat and not con.post.shaped and "flatten" not in con.syn_type):
+        con.post.shape = made  # only its number was given
     elif con.post.shape != made and con.post.num != math.prod(made):
         raise InputError(
             f"{con!r}: the {con.kind} link gives shape {made}, but {con.post!r} has "

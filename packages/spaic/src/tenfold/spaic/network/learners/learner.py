@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from tenfold.spaic.network.learners.optimiser import Optimised
 from tenfold.spaic.network.learners.registry import ALGORITHMS, RULES
 from tenfold.spaic.network.learners.rule import GroupRule, Rule
 from tenfold.spaic.network.learners.surrogates import OWN, SURROGATES, Surrogate
-from tenfold.spaic.network.objects import Assembly
+from tenfold.spaic.network.objects import Assembly, OfRun, nothing
 from tenfold.spaic.units import measured
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Learner(Optimised):
     """
 
     label = "learner"
+    of_run: ClassVar[OfRun] = {"_rules": list, "plan": nothing}
 
     def __init__(
         self,

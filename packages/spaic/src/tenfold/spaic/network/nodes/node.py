@@ -7,7 +7,7 @@ import torch
 
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.groups import Layer
-from tenfold.spaic.network.objects import untagged
+from tenfold.spaic.network.objects import nothing, untagged
 from tenfold.spaic.units import measured, plain
 
 
@@ -32,6 +32,7 @@ class Node(Layer):
     """
 
     label = "nod"
+    of_run = dict.fromkeys(("record", "value", "_decision", "_decided", "_begun"), nothing)
     codings: dict[str, Any]
 
     def __init__(

@@ -1,7 +1,7 @@
 """Rewards: the reward of each step (section 9.5)."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.nodes.node import Coding, Node
+from tenfold.spaic.network.objects import OfRun
 
 
 def _global(node: "Reward", y: Tensor, label: Tensor) -> Tensor:
@@ -69,6 +70,7 @@ class Reward(Node):
             shape of sizes below one.
     """
 
+    of_run: ClassVar[OfRun] = {**Node.of_run, "_window": list}
     codings = {  # noqa: RUF012 - a table, not state
         "global_reward": Coding(
             _global, pop_size=1, reward_signal=1.0, punish_signal=-1.0, **_COMMON
