@@ -99,3 +99,30 @@ def test_exprel_is_smooth_at_zero():
         )
         assert value.item() == pytest.approx(1 + x / 2 + x * x / 6, rel=1e-12)
     assert eq.evaluate(eq.expression("exprel(1.0)"), {}) == pytest.approx(math.e - 1)
+
+
+@pytest.mark.parametrize("method", ["exact", "euler"])
+def test_lines_that_double_each_other_end(method):
+    """Put into each other, 40 lines are 2^40 terms; the other methods keep the lines."""
+    lines = [f"x{k + 1} = x{k} + x{k}" for k in range(40)]
+    program = eq.parse("\n".join(["x0 = V", *lines, "dV/dt = -x40"]))
+    if method == "exact":
+        with pytest.raises(InputError, match="nodes once the lines before it are put into it"):
+            eq.integrate(program, method, {}, 0.1)
+        return
+    made, _ = eq.integrate(program, method, {}, 0.1)
+    assert len(made) == len(program) + 1
+
+
+def test_powers_of_powers_do_not_grow():
+    text = "V"
+    for _ in range(30):
+        text = f"(0.5 * {text})**4"
+    literals = eq.Literals(np.float64)
+    (line,) = eq.scalar_lines(eq.parse(f"y = {text}"), literals)
+    assert len(line) < 2000
+    scope = {**literals.scope, "V": 2.0}
+    exec(line, scope)
+    assert scope["y"] == pytest.approx(eq.evaluate(eq.expression(text), {"V": 2.0}))
+    (line,) = eq.scalar_lines(eq.parse("y = (V - 1)**2"), literals)
+    assert "**" not in line  # a product is quicker

@@ -10,7 +10,7 @@ from scipy.special import erf
 from torch import Tensor
 
 from tenfold.shared.errors import InputError
-from tenfold.spaic.equations.language import Program, calls, variable
+from tenfold.spaic.equations.language import Program, calls, size, variable
 
 # --------------------------------------------------------------------------------- on torch, NumPy
 
@@ -141,6 +141,9 @@ def torch_function(program: Program, arguments: Sequence[str], results: Sequence
 
 # ---------------------------------------------------------------------------- scalar code for numba
 
+_WRITTEN_OUT = 256
+"""A power becomes a product, which is quicker, up to this many nodes."""
+
 
 def scalar_lines(program: Program, literal: Callable[[float], str]) -> list[str]:
     """Writes a program as scalar Python for numba; a `where` becomes a conditional expression.
@@ -157,9 +160,12 @@ def scalar_lines(program: Program, literal: Callable[[float], str]) -> list[str]
         def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
             power = node.right if isinstance(node.op, ast.Pow) else None
             if isinstance(power, ast.Constant) and power.value in (2, 3, 4):
-                base = self.visit(node.left)
+                base, times = self.visit(node.left), int(power.value)  # type: ignore[arg-type]
+                # Powers of powers would be written out without end.
+                if times * size(base) > _WRITTEN_OUT:
+                    return ast.BinOp(base, node.op, self.visit(power))
                 made = base
-                for _ in range(int(power.value) - 1):  # type: ignore[arg-type]
+                for _ in range(times - 1):
                     made = ast.BinOp(made, ast.Mult(), base)
                 return made
             self.generic_visit(node)

@@ -104,7 +104,7 @@ def _exponential_euler(
         reached = names([slope])
         for name in reached & defined.keys():
             if x in names([defined[name]]):
-                slope = renamed(slope, {name: defined[name]})
+                slope = renamed(slope, {name: defined[name]}, where)
         a, b = _linear(slope, x, f"{where}: d{x}/dt")
         text = x
         if a is not None:
@@ -128,12 +128,12 @@ def _exact(
     state = list(slopes)
     inline: dict[str, ast.expr] = {}
     for line in others:
-        inline[line.name] = renamed(line.value, inline)
+        inline[line.name] = renamed(line.value, inline, where)
     fixed = {**constants, "dt": dt}
     entries: dict[tuple[int, int], np.ndarray] = {}
     rest: list[ast.expr | None] = []
     for i, x in enumerate(state):
-        remaining: ast.expr | None = renamed(slopes[x], inline)
+        remaining: ast.expr | None = renamed(slopes[x], inline, where)
         for j, y in enumerate(state):
             coefficient = None
             if remaining is not None:

@@ -43,6 +43,9 @@ neuron; `sum(x)` adds over the group, `batch_sum(x)` over the batch."""
 LONGEST = 20_000
 """No model and no expression has more characters than this."""
 
+MOST_NODES = 20_000
+"""No expression has more nodes than this after lines have been put into it."""
+
 RANDOM = frozenset({"uniform", "normal"})
 ACROSS = frozenset({"sum", "batch_sum"})
 
@@ -201,13 +204,36 @@ def calls(program: Program) -> set[str]:
     return {n.func.id for n in walked if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
 
 
-def renamed(node: ast.expr, new: Mapping[str, ast.expr]) -> ast.expr:
+def size(node: ast.expr) -> int:
+    """Counts the nodes of an expression.
+
+    Args:
+        node: The expression.
+    """
+    return sum(1 for _ in ast.walk(node))
+
+
+def renamed(node: ast.expr, new: Mapping[str, ast.expr], where: str = "equations") -> ast.expr:
     """Replaces names by expressions.
 
     Args:
         node: The expression.
         new: Name → expression.
+        where: What the expression belongs to, for messages.
+
+    Raises:
+        InputError: If the result has more than `MOST_NODES` nodes: a few lines, each of which uses
+            the one before twice, would fill the memory.
     """
+    sizes = {name: size(value) for name, value in new.items()}
+    found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+    count = size(node) + sum(sizes[name] - 1 for name in found if name in sizes)
+    if count > MOST_NODES:
+        raise InputError(
+            f"{where}: {ast.unparse(node)[:60]!r} has {count} nodes once the lines before it "
+            f"are put into it; expected at most {MOST_NODES}: use each of them fewer times, or "
+            "take the method 'euler'"
+        )
 
     class Rename(ast.NodeTransformer):
         def visit_Name(self, found: ast.Name) -> ast.expr:
