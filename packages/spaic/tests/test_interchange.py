@@ -393,6 +393,29 @@ def test_time_constants_that_are_not_positive_are_refused():
         from_nir(graph(nodes, ["input", "n", "output"]))
 
 
+@pytest.mark.parametrize(("tau", "told"), [(DT, "beta=0"), (0.4 * DT, "beta=-1.5")])
+def test_euler_steps_longer_than_a_time_constant_are_not_written(tau, told):
+    """1 - dt/tau is then no e^(-dt/tau') of any tau'."""
+    ones = np.ones(2)
+    neuron = nir.LIF(tau=ones * tau, r=ones, v_leak=ones * 0, v_threshold=ones)
+    net = from_nir(graph(ends((2,), (2,)) | {"n": neuron}, ["input", "n", "output"]))
+    with pytest.raises(InputError, match=f"n_n.*{told} a step"):
+        to_nir(net)
+    slow = nir.LIF(tau=ones * 1e-2, r=ones, v_leak=ones * 0, v_threshold=ones)
+    synaptic = nir.CubaLIF(
+        tau_syn=ones * tau, tau_mem=slow.tau, r=ones, v_leak=ones * 0, v_threshold=ones
+    )
+    net = from_nir(graph(ends((2,), (2,)) | {"n": synaptic}, ["input", "n", "output"]))
+    with pytest.raises(InputError, match=f"n_n.*{told.replace('beta', 'alpha')} a step"):
+        to_nir(net)
+
+
+def test_a_graph_may_not_ask_for_a_gigantic_network():
+    nodes = ends((10**12,), (10**12,)) | {"n": nir.Flatten({"input": np.array([10**12])}, 0, -1)}
+    with pytest.raises(InputError, match=r"NIR node 'input' takes .* GiB"):
+        from_nir(graph(nodes, ["input", "n", "output"]))
+
+
 def test_a_loop_that_nothing_leads_out_of_is_an_output():
     net = one_group()
     net.again = Connection(net.layer, net.layer, weight=np.eye(3) * 0.4)

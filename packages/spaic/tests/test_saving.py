@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic import (
@@ -23,6 +23,7 @@ from tenfold.spaic import (
     StateMonitor,
 )
 from tenfold.spaic import equations as eq
+from tenfold.spaic.network.connections import links
 from tenfold.spaic.saving import (
     load_state,
     network_from_dict,
@@ -166,25 +167,121 @@ def described():
     return json.loads(json.dumps(network_to_dict(small())))
 
 
-def test_a_file_may_not_ask_for_a_gigantic_network():
+def part_of(made, name):
+    return next(part[name] for part in made["parts"] if name in part)
+
+
+def sized(made, size):
+    for name in ("a", "b"):
+        part_of(made, name)["shape"] = [size]
+
+
+def asking(how):
+    """A description of a few hundred bytes that asks for more than 4 GiB."""
     made = described()
-    made["parts"][0]["a"]["shape"] = [10**6, 10**6]
-    with pytest.raises(InputError, match=r"NeuronGroup a: 1000000000000 values; .* at most"):
-        network_from_dict(made)
+    first, second = part_of(made, "first"), part_of(made, "second")
+    if how == "neurons":
+        part_of(made, "a")["shape"] = [10**6, 10**6]
+    elif how in ("dense", "bernoulli", "sparse_sparse", "random_connection_sparse"):
+        sized(made, 20_000)
+        key = {"bernoulli": "p", "sparse_sparse": "density"}.get(how, "probability")
+        second["link_type"] = "full" if how == "dense" else how
+        second["parameters"] = {} if how == "dense" else {key: 1.0}
+        first["max_delay"], first["link_type"] = 0.0, "all_to_all"
+    elif how in ("fixed_total", "fixed_in_degree"):
+        second["link_type"] = how
+        second["parameters"] = {"number" if how == "fixed_total" else "degree": 10**12}
+    elif how == "delay":
+        first["max_delay"] = 1e8
+    elif how == "kernel":
+        part_of(made, "a")["shape"], part_of(made, "b")["shape"] = [2, 9, 9], [2, 9, 9]
+        first["max_delay"] = 0.0
+        second["link_type"] = "conv"
+        second["syn_type"] = ["conv"]
+        second["parameters"] = {"kernel_size": 40_001, "padding": 20_000}
+    elif how == "sum":
+        sized(made, 4_000)
+        first["max_delay"] = 0.0
+        made["parts"] += [
+            {f"more{k}": {**first, "name": f"more{k}", "id": f"m{k}"}} for k in range(20)
+        ]
+        made["members"] |= {f"more{k}": f"m{k}" for k in range(20)}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("neurons", "NeuronGroup a"),
+        ("dense", "second"),
+        ("bernoulli", "second"),
+        ("sparse_sparse", "second"),
+        ("random_connection_sparse", "second"),
+        ("fixed_total", "second"),
+        ("fixed_in_degree", "second"),
+        ("delay", "first"),
+        ("kernel", "second"),
+        ("sum", "more13"),
+    ],
+)
+def test_a_file_may_not_ask_for_a_gigantic_network(how, part):
+    with pytest.raises(InputError, match=f"{part}.* takes .* GiB, .*at most 4 GiB are allowed"):
+        network_from_dict(asking(how))
+
+
+def test_the_bound_is_that_of_who_loads():
+    with pytest.raises(InputError, match=r"at most 9.31e-09 GiB"):
+        network_from_dict(described(), most_bytes=10)
+    assert len(network_from_dict(asking("sum"), most_bytes=2**40).get_connections()) == 22
     made = described()
-    for part in made["parts"][:2]:
-        next(iter(part.values()))["shape"] = [10**6]
-    with pytest.raises(InputError, match="Connection first: 1000000000000 values"):
-        network_from_dict(made)
-    made = described()
-    made["parts"][0]["a"]["shape"] = [2.5]
+    part_of(made, "a")["shape"] = [2.5]
     with pytest.raises(InputError, match=r"a size is 2\.5; expected a whole number"):
         network_from_dict(made)
-    made = described()
-    link = next(part["second"] for part in made["parts"] if "second" in part)
-    link["link_type"], link["parameters"] = "fixed_total", {"number": 10**12}
-    with pytest.raises(InputError, match="Connection second: 1000000000000 values"):
+
+
+def test_projections_and_delays_of_a_state_are_counted_too(tmp_path):
+    made = json.loads(json.dumps(network_to_dict(nested())))
+    part_of(made, "across")["ConnectionParameters"]["delay"] = 1e9
+    with pytest.raises(InputError, match=r"across_auto_con0.* takes .* GiB"):
         network_from_dict(made)
+    file = network_save(small(), tmp_path)
+    state = load_file(tmp_path / "weights.safetensors")
+    (name,) = (name for name in state if name.endswith("{delay}"))
+    state[name][:] = 1e9
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"first.* takes .* GiB"):
+        network_load(file)
+
+
+def test_no_synapses_are_drawn_where_saved_ones_lie_beside(tmp_path, monkeypatch):
+    net = small()
+    file = network_save(net, tmp_path)
+
+    def never(*_):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(links, "_bernoulli_pairs", never)
+    again = network_load(file)
+    assert torch.equal(again.second.pre_index, net.second.pre_index)
+    assert torch.equal(again.second.weight, net.second.weight)
+    monkeypatch.undo()
+    fresh, state = network_from_dict(described()), load_file(tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match="lacks"):
+        load_state(fresh, {k: v for k, v in state.items() if not k.endswith("{delay}")})
+    fresh.prepare()
+    assert len(fresh.second.weight) > 0  # refused, and drawn as ever
+
+
+def test_no_memory_is_told_in_one_line(tmp_path, monkeypatch):
+    file = network_save(small(), tmp_path)
+    for error in (MemoryError("no room"), RuntimeError("cannot allocate")):
+
+        def full(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(Network, "prepare", full)
+        with pytest.raises(InputError, match=r"cannot be built .(no room|cannot allocate)"):
+            network_load(file)
 
 
 def of_first_version(parts, owner=""):

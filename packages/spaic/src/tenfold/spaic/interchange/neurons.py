@@ -114,7 +114,8 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         shape: The node's shape.
 
     Raises:
-        InputError: For another model, a refractory period, a constant decay.
+        InputError: For another model, a refractory period, a constant decay, and where a time
+            constant is not longer than a step of Euler's method.
     """
     model = group.definition(net.compat)
     values = resolve(model, group.model_parameters | group.trainables, f"{group!r}")
@@ -144,6 +145,13 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
     if name not in ("nir_lif", "nir_li", "nir_cuba", "nir_cuba_li"):
         raise InputError(f"{group!r}: NIR has no model {model.name!r}")
     beta, gain = full(values["beta"]), full(values["gain"])
+    for what, decays in (("beta", beta), ("alpha", full(values.get("alpha", 1.0)))):
+        wrong = decays[~((decays > 0) & (decays <= 1))]
+        if wrong.size:
+            raise InputError(
+                f"{group!r}: {what}={wrong[0]:g} a step; NIR has the time constant -dt/log({what}), "
+                "so it must be > 0 and at most 1 (of Euler's method: a tau longer than dt)"
+            )
     leaky = bool((beta != 1).all())
     if not leaky and (beta != 1).any():
         raise InputError(f"{group!r}: in NIR either all neurons of a node leak or none")

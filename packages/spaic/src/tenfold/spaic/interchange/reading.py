@@ -15,6 +15,7 @@ from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Decoder, Encoder
+from tenfold.spaic.saving.memory import MOST_BYTES, Memory, check_memory
 
 MAPS = (
     "Affine",
@@ -35,6 +36,7 @@ def from_nir(
     dt: float = 0.1,
     discretisation: str | None = None,
     reset: str | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Network:
     """Builds a network from a NIR graph.
 
@@ -48,13 +50,15 @@ def from_nir(
         discretisation: exponential or euler; by default what the metadata say, else euler.
         reset: subtract, value, or subtract-next (one step later, as snnTorch does); by default
             what each node's metadata say, else subtract.
+        most_bytes: What the network may take when it is built, as in `network_load`.
 
     Returns:
         A network with the encoder `input` (coding `null`), run with strategy 1, and the decoder
         `output`, which gives the whole record; further ones are `input_2`, `output_2`, ...
 
     Raises:
-        InputError: For a file that is not NIR, a node or an edge that is not known here.
+        InputError: For a file that is not NIR, a node or an edge that is not known here, and for a
+            network of more bytes.
     """
     nir = package()
     if isinstance(source, str | Path):
@@ -73,10 +77,12 @@ def from_nir(
     net.set_backend_dt(step)
     net.strategy, net.break_loops = 1, True
     layers: dict[str, Layer] = {}
+    memory = Memory(most_bytes)
     for name, node in nodes.items():
         kind = type(node).__name__
         if kind == "Input":
             shape = [int(n) for n in next(iter(node.input_type.values()))]
+            memory.shape(f"NIR node {name!r}", shape)
             layers[name] = Encoder(shape=shape, coding_method="null")
             net.add(_free(net, "input"), layers[name])
         elif kind in NEURONS:
@@ -100,6 +106,7 @@ def from_nir(
                 )
             link = Connection(layers[a], layers[b], link_type="null")
             net.add(f"{_plain_name(a)}_{_plain_name(b)}", link)
+    check_memory(net, memory)
     return net
 
 

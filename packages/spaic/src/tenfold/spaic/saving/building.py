@@ -9,8 +9,6 @@ import torch
 from tenfold.shared.errors import InputError
 from tenfold.spaic.model.neurons import NeuronModel
 from tenfold.spaic.network.connections import (
-    IMAGES,
-    STORED,
     Connection,
     Projection,
 )
@@ -21,10 +19,9 @@ from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.objects import Assembly
 from tenfold.spaic.saving.description import FORMATS, MONITORS, NODES, POLICIES
 from tenfold.spaic.saving.layers import build
+from tenfold.spaic.saving.memory import LINK, MOST_BYTES, Memory, check_memory
+from tenfold.spaic.saving.state import all_shown
 from tenfold.spaic.saving.values import from_plain, handed_in
-
-LARGEST = 2**31
-"""A file may describe no layer and no matrix of weights with more values than this."""
 
 _ORDER = ("Assembly", "NeuronGroup", "Encoder", "Generator", "Projection", "Connection", "Module")
 """What others refer to comes first; then decoders, learners and monitors."""
@@ -34,6 +31,7 @@ def network_from_dict(
     made: Mapping[str, Any],
     modules: Mapping[str, torch.nn.Module] | None = None,
     functions: Mapping[str, Any] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Network:
     """Builds a network from what `network_to_dict` gave.
 
@@ -42,10 +40,12 @@ def network_from_dict(
         modules: Name of a Module (of one inside an assembly, `assembly.name`) → its torch module,
             where the description holds only the name.
         functions: Name → function or class, for those that the description names.
+        most_bytes: What its groups, links and layers may take when they are built, by estimates on
+            the large side (`saving.memory`).
 
     Raises:
-        InputError: For a format, a part or a setting that is not known here, and for a module or
-            function that is missing.
+        InputError: For a network of more bytes, for a format, a part or a setting that is not
+            known here, and for a module or function that is missing.
     """
     if not isinstance(made, Mapping):
         raise InputError(f"the description of a network is a mapping, not {made!r:.40}")
@@ -60,11 +60,13 @@ def network_from_dict(
     net.strategy, net.engine = int(backend["strategy"]), str(backend.get("engine", "auto"))
     net.break_loops = bool(backend.get("break_loops", False))
     net.full_grad = bool(backend.get("full_grad", False))
-    builder = _Builder(net, modules or {}, functions or {})
+    builder = _Builder(net, modules or {}, functions or {}, Memory(most_bytes))
     rank = {label: number for number, label in enumerate(_ORDER)}
     for entry in sorted(made["parts"], key=lambda e: rank.get(e["_class_label"], len(rank))):
         builder.add(entry)
     builder.arrange(made)
+    with all_shown(net):
+        check_memory(net, builder.memory)
     return net
 
 
@@ -96,8 +98,10 @@ class _Builder:
         net: Network,
         modules: Mapping[str, torch.nn.Module],
         functions: Mapping[str, Any],
+        memory: Memory,
     ) -> None:
         self.net, self.modules, self.functions = net, modules, functions
+        self.memory = memory
         self.parts: dict[str, Any] = {"": net}
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -105,7 +109,7 @@ class _Builder:
         label, name = entry["_class_label"], entry["name"]
         what = f"{label} {name}"
         if entry.get("shape"):
-            _size(what, *entry["shape"])
+            self.memory.shape(what, entry["shape"])
         make = {
             "Assembly": self._assembly,
             "NeuronGroup": self._group,
@@ -205,13 +209,6 @@ class _Builder:
     def _connection(self, entry: Mapping[str, Any], what: str) -> Any:
         options = self._plain(entry["parameters"], what)
         pre, post = self._found([entry["pre"], entry["post"]])
-        if entry["link_type"] not in IMAGES:
-            _size(what, *([] if entry["link_type"] in STORED else [pre.num, post.num]))
-        for number in (
-            options.get("number", 0),
-            options.get("degree", 0) * max(pre.num, post.num),
-        ):
-            _size(what, number)
         if entry["link_type"] == "index":
             options |= {"pre_index": np.zeros(0, int), "post_index": np.zeros(0, int)}
         drawn = self._plain(entry.get("initializers", {}), what)
@@ -239,9 +236,12 @@ class _Builder:
         )
 
     def _projection(self, entry: Mapping[str, Any], what: str) -> Any:
+        pre, post = self._found([entry["pre"], entry["post"]])
+        pairs = len(pre.get_groups()) * len(post.get_groups())
+        self.memory.take(what, LINK * pairs)
         return self._class(entry, Projection, what)(
-            self.parts[entry["pre"]],
-            self.parts[entry["post"]],
+            pre,
+            post,
             policies=[_policy(item) for item in entry["policies"]],
             link_type=entry["link_type"],
             ConnectionParameters=self._plain(entry["ConnectionParameters"], what),
@@ -254,7 +254,7 @@ class _Builder:
         elif "module" in held:
             module = handed_in(held["module"], self.modules, "module", what)
         else:
-            module = build(held, LARGEST, what)
+            module = build(held, self.memory, what)
         if not isinstance(module, torch.nn.Module):
             raise InputError(f"{what}: {module!r} is not a torch module")
         return self._class(entry, Module, what)(
@@ -292,24 +292,9 @@ class _Builder:
         )
 
 
-def _size(what: str, *sizes: Any) -> None:
-    """Refuses a description that would fill the memory.
-
-    Raises:
-        InputError: If it asks for too much, or not for whole numbers.
-    """
-    total = 1
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise InputError(f"{what}: a size is {size!r}; expected a whole number >= 0")
-        total *= size
-    if total > LARGEST:
-        raise InputError(f"{what}: {total} values; a network file may ask for at most {LARGEST}")
-
-
 def _policy(made: Mapping[str, Any]) -> Any:
     settings: dict[str, Any] = {
-        key: [tuple(item) if isinstance(item, list) else item for item in value]
+        key: list(dict.fromkeys(tuple(v) if isinstance(v, list) else v for v in value))
         if isinstance(value, list)
         else value
         for key, value in made.items()

@@ -1,7 +1,8 @@
 """The folder of a network: its structure as JSON or YAML, and its weights (section 12)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from tenfold.shared.files import write_atomic
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.saving.building import network_from_dict
 from tenfold.spaic.saving.description import network_to_dict
-from tenfold.spaic.saving.state import load_state, load_synapses, read_state, save_state, state_of
+from tenfold.spaic.saving.memory import MOST_BYTES, Memory, check_memory
+from tenfold.spaic.saving.state import (
+    all_shown,
+    load_state,
+    load_synapses,
+    read_state,
+    save_state,
+    state_of,
+)
 
 
 def network_save(
@@ -93,6 +102,7 @@ def network_load(
     device: str = "cpu",
     modules: Mapping[str, torch.nn.Module] | None = None,
     functions: Mapping[str, Any] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Network:
     """Reads a network that `network_save` wrote; nothing in the files can run code.
 
@@ -108,6 +118,7 @@ def network_load(
             made from the file.
         functions: The functions and classes that the file holds by name only: name → function,
             for example the `distance_weight_function` of a link, a `Rule`, or a node of your own.
+        most_bytes: What the network may take when it is built; a file of more is refused.
 
     Raises:
         InputError: If the files are missing, damaged, or name what does not exist or was not
@@ -122,7 +133,7 @@ def network_load(
     file = next((item for item in found if item.is_file()), None)
     if file is None:
         raise InputError(f"{folder} holds no {found[0].name}, .yaml or .yml")
-    try:
+    with _telling(file):
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
             made = json.loads(text)
@@ -141,25 +152,47 @@ def network_load(
                 made = yaml.load(text, Loader=Plain)
             except yaml.YAMLError as error:
                 raise ValueError(str(error)) from error
-        net = network_from_dict(made, modules, functions)
+        net = network_from_dict(made, modules, functions, most_bytes)
         weights = {
             name: torch.tensor(held["values"], dtype=_DTYPES[held["dtype"]])
             for name, held in made.get("weights", {}).items()
         }
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"{file}: {error}") from error
-        told = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise InputError(f"{file}: not a network file ({told})") from error
     if device != "cpu":
         net.set_backend(device=device)
     own = file.with_suffix(".safetensors")
     beside = own if own.is_file() else folder / "weights.safetensors"
-    if load_weight:
-        load_state(net, weights or beside)
-    else:
-        load_synapses(net, weights or (read_state(beside) if beside.is_file() else {}))
+    try:
+        if load_weight:
+            load_state(net, weights or beside)
+        else:
+            load_synapses(net, weights or (read_state(beside) if beside.is_file() else {}))
+        with all_shown(net):  # delays are the state's
+            check_memory(net, Memory(most_bytes))
+    except (MemoryError, RuntimeError) as error:
+        raise InputError(f"{file}: the network cannot be built ({error})") from error
     return net
+
+
+@contextmanager
+def _telling(file: Path) -> Iterator[None]:
+    """Turns what a damaged or hostile file makes of its readers into one kind of error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except KeyError as error:
+        raise InputError(f"{file}: not a network file (it lacks {error})") from error
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{file}: not a network file ({told})") from error
 
 
 _DTYPES = {

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.spaic.saving.memory import LINK, VALUE, Memory
 
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding")
 _CONV_END = ("dilation", "groups", "bias", "padding_mode")
@@ -86,12 +87,12 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
     return made | ({"frozen": frozen} if frozen else {})
 
 
-def build(made: Mapping[str, Any], largest: int, what: str) -> nn.Module:
+def build(made: Mapping[str, Any], memory: Memory, what: str) -> nn.Module:
     """Makes a layer from its description, with first weights of torch's own.
 
     Args:
         made: From `describe`, perhaps written by a stranger.
-        largest: How many values a layer may have.
+        memory: Adds up what the file's parts take.
         what: The part, for messages.
 
     Raises:
@@ -101,7 +102,7 @@ def build(made: Mapping[str, Any], largest: int, what: str) -> nn.Module:
     if kind == "Sequential":
         whole = nn.Sequential()
         for name, inner in made["layers"]:
-            whole.add_module(str(name), build(inner, largest, what))
+            whole.add_module(str(name), build(inner, memory, what))
         return whole
     if kind not in _BY_NAME:
         raise InputError(f"{what}: {did_you_mean(kind, _BY_NAME, 'layer')}")
@@ -114,8 +115,7 @@ def build(made: Mapping[str, Any], largest: int, what: str) -> nn.Module:
         with torch.device("meta"):  # counts without allocating
             shape = make(**given)
         count = sum(v.numel() for v in (*shape.parameters(), *shape.buffers()))
-        if count > largest:
-            raise InputError(f"{what}: {kind} has {count} values; at most {largest} are allowed")
+        memory.take(f"{what}: {kind}", LINK + VALUE * float(count))
         layer = make(**given)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         if isinstance(error, InputError):

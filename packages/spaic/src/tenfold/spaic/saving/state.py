@@ -201,7 +201,23 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
         source = read_state(source)
     given = {_without_net(name): value for name, value in source.items()}
     with all_shown(net):
-        _take(net, given)
+        waiting = [
+            con
+            for con in net.get_connections()
+            if con.weight is None
+            and {_without_net(f"{con.id}:{key}") for key in _INDEX} <= set(given)
+        ]
+        for con in waiting:  # no synapses are drawn that the saved ones replace at once
+            con.awaits_state = True
+        try:
+            _take(net, given)
+        except Exception:
+            for con in waiting:
+                con.forget()
+            raise
+        finally:
+            for con in waiting:
+                con.awaits_state = False
     net._plan = None
 
 

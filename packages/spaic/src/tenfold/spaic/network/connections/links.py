@@ -244,6 +244,9 @@ def _draw_stored(con: "Connection", generator: torch.Generator) -> Tensor:
     # NumPy draws many integers faster; its seed comes from the network's generator.
     seed = int(torch.randint(2**62, (1,), generator=generator))
     random = np.random.default_rng(seed)
+    if con.awaits_state:
+        con.pre_index = con.post_index = torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.float64)
     kind = con.kind
     drawn = con.given_weight
     if kind == "sparse_sparse" and isinstance(drawn, Initializer) and drawn.name == "sparse":
