@@ -598,3 +598,20 @@ def run_list(pairs):
     node = Encoder(num=2, coding_method="mstb")
     node(pairs)
     node.start(3, 0.1)
+
+
+def test_the_error_of_a_loop_names_its_groups_only_and_the_ways_out():
+    with Network() as net:
+        a, b, c, d = (NeuronGroup(2) for _ in range(4))
+        for pre, post in ((a, b), (b, c), (c, b), (c, d)):
+            Connection(pre, post)
+    with pytest.raises(InputError, match="loop through NeuronGroup b, NeuronGroup c: ") as told:
+        net.build(strategy=1)
+    assert "strategy=0" in str(told.value)
+    assert "break_loops=True" in str(told.value)
+    with Network() as net:
+        a, b = (NeuronGroup(2) for _ in range(2))
+        Connection(a, b)
+        Connection(b, b)
+    with pytest.raises(InputError, match="loop through NeuronGroup b: "):
+        net.build(strategy=1)
