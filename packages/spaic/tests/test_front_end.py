@@ -602,7 +602,7 @@ def run_list(pairs):
 
 def test_the_error_of_a_loop_names_its_groups_only_and_the_ways_out():
     with Network() as net:
-        a, b, c, d = (NeuronGroup(2) for _ in range(4))
+        a, b, c, d = (NeuronGroup(2, name=name) for name in "abcd")
         for pre, post in ((a, b), (b, c), (c, b), (c, d)):
             Connection(pre, post)
     with pytest.raises(InputError, match="loop through NeuronGroup b, NeuronGroup c: ") as told:
@@ -610,7 +610,7 @@ def test_the_error_of_a_loop_names_its_groups_only_and_the_ways_out():
     assert "strategy=0" in str(told.value)
     assert "break_loops=True" in str(told.value)
     with Network() as net:
-        a, b = (NeuronGroup(2) for _ in range(2))
+        a, b = (NeuronGroup(2, name=name) for name in "ab")
         Connection(a, b)
         Connection(b, b)
     with pytest.raises(InputError, match="loop through NeuronGroup b: "):

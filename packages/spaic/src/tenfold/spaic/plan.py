@@ -18,7 +18,7 @@ from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.learners import Learner, Surrogate
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import POTENTIALS, Decoder, Encoder, Reward
+from tenfold.spaic.network.nodes import POTENTIALS, SPIKING, Decoder, Encoder, Reward
 from tenfold.spaic.network.objects import rests
 
 
@@ -283,6 +283,7 @@ def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
 
 def _check_link(plan: Plan, con: Connection) -> None:
     _check_target(plan, con, con.post, con.post_var_name)
+    _tell_mute(plan, con)
     for group in (con.pre, con.post) if "electrical" in con.syn_type else ():
         model = plan.groups[id(group)].model
         if "V" not in model.states or con.post_var_name not in model.inputs:
@@ -296,6 +297,20 @@ def _check_link(plan: Plan, con: Connection) -> None:
         raise InputError(
             f"{con!r}: {con.pre!r} has no variable {con.pre_var_name!r}; states: "
             f"{', '.join(entry.model.states)}"
+        )
+
+
+def _tell_mute(plan: Plan, con: Connection) -> None:
+    """Says where spikes come in as a current of one step, though the model has synapses."""
+    model = plan.groups[id(con.post)].model
+    synapses = [name for name in ("ge", "gi") if name in model.states]
+    spikes = id(con.pre) in plan.groups or getattr(con.pre, "coding_method", "") in SPIKING
+    plain = con.pre_var_name == "O" and con.syn_type == ["basic"]
+    if con.post_var_name == "Isyn" and synapses and spikes and plain:
+        message(
+            f"{con!r}: each spike is a current for one step of {plan.dt:g} ms in Isyn of "
+            f"{con.post!r} (model {model.name}), and hardly moves it; "
+            f"post_var_name={synapses[0]!r} enters its synapse"
         )
 
 
