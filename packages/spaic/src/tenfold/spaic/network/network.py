@@ -15,7 +15,7 @@ from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
 from tenfold.spaic.network.nodes import Decoder, Encoder, Node
 from tenfold.spaic.network.torch_module import NetworkModule
-from tenfold.spaic.units import plain
+from tenfold.spaic.units import milliseconds
 
 ENGINES = ("auto", "step", "scan", "event")
 
@@ -109,7 +109,7 @@ class Network(Contents):
         Raises:
             InputError: If it is not a positive, finite time.
         """
-        dt = float(plain(dt, "time"))
+        dt = milliseconds("dt", dt)
         if not 0 < dt < math.inf:
             raise InputError(f"dt={dt}; expected > 0 ms")
         self.dt, self._plan = dt, None
@@ -253,7 +253,7 @@ class Network(Contents):
         Args:
             time: In ms.
         """
-        time = float(plain(time, "time"))
+        time = milliseconds("time", time)
         if not 0 < time < math.inf:
             raise InputError(f"a run of {time} ms; expected > 0")
         return math.ceil(time / self.dt - 1e-9)
