@@ -10,6 +10,7 @@ from tenfold.spaic import (
     Connection,
     Decoder,
     Encoder,
+    IncludedTypePolicy,
     Learner,
     Network,
     NeuronGroup,
@@ -251,3 +252,50 @@ def test_a_network_that_ran_is_copied_as_it_was_before(engine):
         made.counts.predict.sum().backward()
         assert made.link.weight.grad is not None
         assert link.weight.grad is None
+
+
+def test_a_new_group_does_not_begin_with_the_state_of_a_removed_one():
+    net = Network()
+    net.stays = NeuronGroup(3, model="null")
+    net.a = NeuronGroup(3, model="lif", initial={"V": 0.75}, tau_m=1e6)
+    net.run(0.1)
+    freed = id(net.a)
+    net.del_assembly(name="a")
+    made = [NeuronGroup(3, model="lif", tau_m=1e6) for _ in range(50)]  # one may get the freed id
+    again = [group for group in made if id(group) == freed]
+    net.b = again[0] if again else made[0]
+    net.run_continue(0.1)
+    assert net.variable(net.b, "V").abs().max() == 0
+    assert {key for key, _ in net._state} == {id(net.stays), id(net.b)}
+
+
+def test_a_hidden_group_goes_on_from_its_state():
+    net = Network()
+    net.a = NeuronGroup(1, model="lif", initial={"V": 0.75}, tau_m=1e6)
+    net.b = NeuronGroup(1, model="null")
+    net.run(0.1)
+    net.a.assembly_hide()
+    net.run_continue(0.1)
+    net.a.assembly_show()
+    net.run_continue(0.1)
+    assert net.variable(net.a, "V").item() == pytest.approx(0.75, abs=1e-5)
+
+
+def test_a_projection_may_be_added_by_its_name():
+    net = two_columns()
+    before = len(net.get_connections())
+    net.add_projection("pair", Projection(net.a, net.b, IncludedTypePolicy()))
+    assert net.pair.owner is net
+    assert len(net.get_connections()) == before + 4  # each group of a with each of b
+    net.build(strategy=0)
+    assert set(net.pair.expand()) <= set(net._plan.links)
+
+
+def test_the_decoder_of_a_hidden_group_says_so():
+    net = two_columns()
+    with pytest.raises(InputError, match="there has been no run"):
+        _ = net.out.predict
+    net.a.assembly_hide()
+    net.run(0.1)
+    with pytest.raises(InputError, match=r"reads NeuronGroup inh, which is hidden.*assembly_show"):
+        _ = net.out.predict

@@ -16,7 +16,7 @@ from tenfold.spaic import (
     NeuronModel,
     StateMonitor,
 )
-from tenfold.spaic.network.learners import double_exponential, kernel_scale, peak_time
+from tenfold.spaic.network.learners import double_exponential, peak_time
 
 HEARS = NeuronModel(name="given", inputs=("Isyn", "unheard"), step="O = Isyn + 0 * unheard")
 T = np.arange(40) * 0.1
@@ -31,7 +31,8 @@ def test_the_kernel_is_the_difference_and_its_limit():
         double_exponential(torch.as_tensor(t), 5.0, 20.0), plain, rtol=1e-12, atol=1e-16
     )
     assert peak_time(20.0, 5.0) == pytest.approx(9.2420, abs=1e-4)  # section 10.4
-    assert kernel_scale(20.0, 5.0) == pytest.approx(2.1165347, abs=1e-7)
+    peak = 15 * double_exponential(peak_time(20.0, 5.0), 20.0, 5.0)
+    assert 1 / peak == pytest.approx(2.1165347, abs=1e-7)
     np.testing.assert_allclose(
         double_exponential(torch.as_tensor(t), 10.0, 10.0), t / 100 * np.exp(-t / 10), rtol=1e-13
     )

@@ -402,3 +402,19 @@ def test_monitors_have_their_interval_and_are_switched_in_every_engine():
     assert len(b.all.spk_times[0]) > len(b.late.spk_times[0]) > 20
     assert b.late.spk_times[0].min() > 3.0
     np.testing.assert_allclose(b.every.time, 0.5 * np.arange(1, 15), atol=1e-9)
+
+
+def test_a_small_circuit_is_run_by_events_when_the_run_is_long():
+    with Network() as net:
+        source = Generator(num=5, coding_method="poisson", rate=0.2)
+        cell = NeuronGroup(5)
+        Connection(source, cell, link_type="one_to_one", w_mean=0.4)
+        counts = Decoder(dec_target=cell, num=5, coding_method="spike_counts")
+    net.run(1.0)
+    assert "10 steps of 5 neurons may take less time than compiling" in net.engine_note
+    assert "build(engine='event')" in net.engine_note
+    net.run(100.0)
+    assert net.engine_note.startswith("event")
+    assert counts.predict.sum() > 0
+    net.run(1.0)
+    assert net.engine_note.startswith("event")  # it is compiled by now

@@ -599,3 +599,71 @@ def run_list(pairs):
     node = Encoder(num=2, coding_method="mstb")
     node(pairs)
     node.start(3, 0.1)
+
+
+def test_the_error_of_a_loop_names_its_groups_only_and_the_ways_out():
+    with Network() as net:
+        a, b, c, d = (NeuronGroup(2, name=name) for name in "abcd")
+        for pre, post in ((a, b), (b, c), (c, b), (c, d)):
+            Connection(pre, post)
+    with pytest.raises(InputError, match="loop through NeuronGroup b, NeuronGroup c: ") as told:
+        net.build(strategy=1)
+    assert "strategy=0" in str(told.value)
+    assert "break_loops=True" in str(told.value)
+    with Network() as net:
+        a, b = (NeuronGroup(2, name=name) for name in "ab")
+        Connection(a, b)
+        Connection(b, b)
+    with pytest.raises(InputError, match="loop through NeuronGroup b: "):
+        net.build(strategy=1)
+
+
+def test_times_may_be_written_as_text():
+    def built(time, tau, delay):
+        with Network() as net:
+            cells = NeuronGroup(2, tau_m=tau, refractory=delay)
+            link = Connection(cells, cells, delay=delay, max_delay=delay, weight=0.1)
+        net.set_backend_dt("500us")
+        net.run(time)
+        return net.n_time_step, link.delay.item(), cells.model_parameters["tau_m"]
+
+    assert built("10ms", " 1e-2 s", "1 ms") == built(10.0, 10.0, 1.0) == (20, 1.0, 10.0)
+
+
+def small(**options):
+    with Network() as net:
+        cells = NeuronGroup(4, name="cells")
+        Connection(cells, cells, name="link", **options)
+    net.run(0.1)
+
+
+RAW = {
+    "run": (lambda: Network().run("10 mV"), "time=10 mV is a potential; expected a time"),
+    "text": (lambda: Network().run("soon"), r"time='soon'; expected a time, such as 10\.0"),
+    "dt": (lambda: Network().set_backend_dt([1.0, 2.0]), r"dt=\[1\.0, 2\.0\]; expected a time"),
+    "delay": (lambda: small(delay="long"), "Connection link: delay='long'; expected numbers"),
+    "delays": (lambda: small(delay=[["a"] * 4] * 4), "link: delay is not an array of numbers"),
+    "max_delay": (lambda: small(max_delay="long"), "link: max_delay='long'; expected a time"),
+    "weight": (lambda: small(weight="big"), "Connection link: weight='big'; expected numbers"),
+    "weights": (lambda: small(weight=["a"]), "link: weight is not an array of numbers"),
+    "w_min": (lambda: small(w_min="a"), "Connection link: w_min='a'; expected a number"),
+    "link_type": (lambda: small(link_type=["full"]), r"link_type=\['full'\]; expected a name"),
+    "coding": (lambda: Encoder(num=2, coding_method=5), "coding_method=5; expected a name"),
+    "model": (lambda: NeuronGroup(2, model=5), "model=5; expected a name or a NeuronModel"),
+    "refractory": (lambda: NeuronGroup(2, refractory="long"), "refractory='long'; expected a time"),
+    "norm of vectors": (
+        lambda: small(syn_type=["basic", "batchnorm2d"], syn_kwargs={"num_features": 4}),
+        r"Connection link: batchnorm2d with num_features=4 cannot take.*\(1, 4\)",
+    ),
+    "norm": (
+        lambda: small(syn_type=["basic", "batchnorm2d"], syn_kwargs={"num_features": "a"}),
+        "link: num_features='a'; expected a whole number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_values_of_a_wrong_kind_are_told_and_not_raised_raw(name):
+    make, message = RAW[name]
+    with pytest.raises(InputError, match=message):
+        make()

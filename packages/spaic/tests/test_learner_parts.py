@@ -12,6 +12,7 @@ from tenfold.spaic import (
     Connection,
     Decoder,
     Encoder,
+    Generator,
     IncludedTypePolicy,
     Learner,
     Network,
@@ -20,6 +21,7 @@ from tenfold.spaic import (
     Projection,
     Reward,
 )
+from tenfold.spaic.network.learners import Rule
 
 LISTENS = NeuronModel(name="given", inputs=("Isyn", "unheard"), step="O = Isyn + 0 * unheard")
 
@@ -310,3 +312,54 @@ def test_each_sample_of_a_batch_changes_rewarded_weights_as_if_it_ran_alone(algo
 
     alone = [change([k]) for k in range(3)]
     torch.testing.assert_close(change([0, 1, 2]), sum(alone), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("lr", [np.float32(0.5), torch.tensor(0.5), np.array(0.5), np.array([0.5])])
+def test_numbers_of_numpy_and_torch_are_options_of_trace_rules(lr):
+    weights = []
+    for value in (0.5, lr):
+        net, link = _two_that_spike()
+        net.learner = Learner(trainable=link, algorithm="stdp", lr=value)
+        net.run(2.0)
+        weights.append(link.weight.detach().clone())
+    assert not torch.equal(weights[0], torch.full((2, 2), 0.5))
+    assert torch.equal(*weights)
+
+
+def _two_that_spike():
+    net = Network()
+    net.source = Generator(num=2, coding_method="cc_generator", rate=1.0)
+    net.a, net.b = NeuronGroup(2), NeuronGroup(2)
+    net.push = Connection(net.source, net.a, weight=1.5)
+    net.link = Connection(net.a, net.b, weight=0.5)
+    return net, net.link
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "option", "value", "told"),
+    [
+        ("rstdpet", "lr", "0.1", "lr='0.1'; expected a finite number"),
+        ("tempotron", "theta", "x", "theta='x'; expected a finite number"),
+        ("bp_rstdp", "tau_et", "x", "tau_et=x; a time constant must be > 0 ms"),
+        ("stdp", "lr", np.array([0.1, 0.2]), "stdp takes one number"),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused_by_their_option(algorithm, option, value, told):
+    net, link = _two_that_spike()
+
+    def learn():
+        net.learner = Learner(trainable=link, algorithm=algorithm, **{option: value})
+        net.run(1.0)
+
+    with pytest.raises(InputError, match=told):
+        learn()
+
+
+def test_a_rule_without_a_step_is_refused_by_its_name():
+    class Idle(Rule):
+        pass
+
+    net, link = _two_that_spike()
+    net.learner = Learner(trainable=link, algorithm=Idle)
+    with pytest.raises(InputError, match=r"Learner learner: Idle has no step\(self, m\)"):
+        net.run(1.0)

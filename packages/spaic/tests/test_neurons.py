@@ -540,3 +540,23 @@ def test_neurons_of_one_group_may_have_equal_and_different_times():
     t = 0.1 * np.arange(300)
     expected = [6.75 * (np.exp(-t / 12) - np.exp(-t / 8)), t / 9 * np.exp(1 - t / 9)]
     np.testing.assert_allclose(seen.values[0], 0.9 * np.stack(expected), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "factor", "tau"),
+    [
+        ("lifstdp_ex", "decay_v", "tau_m"),
+        ("lifstdp_ex", "decay_th", "tau_theta"),
+        ("alifstdp_ex", "decay_v", "tau_m"),
+        ("alifstdp_ex", "decay_th", "tau_theta"),
+        ("lifstdp_ih", "decay_v", "tau_m"),
+    ],
+)
+def test_official_factors_a_step_are_refused_with_the_time_constant_instead(model, factor, tau):
+    net = Network()
+    net.cell = NeuronGroup(1, model=model, **{factor: 0.99})
+    with pytest.raises(InputError, match=rf"{factor}=0\.99 .*compat='spaic'.*{tau} = -dt / log"):
+        net.run(0.1)
+    net = Network(compat="spaic")
+    net.cell = NeuronGroup(1, model=model, **{factor: 0.99})
+    net.run(0.1)

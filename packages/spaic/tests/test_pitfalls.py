@@ -394,7 +394,7 @@ def test_what_refers_to_a_hidden_group_rests_with_it():
     net.build()
     net.run(0.5)
     for read in (lambda: seen.predict, lambda: watch.values):
-        with pytest.raises(InputError, match=r"no run to decode|recorded nothing yet"):
+        with pytest.raises(InputError, match=r"which is hidden|recorded nothing yet"):
             read()
     assert spikes.spk_count.size == 0
     cell.assembly_show()
@@ -478,3 +478,17 @@ def test_the_official_nonspikinglif_with_a_step_as_long_as_its_time_constant_is_
     net.set_backend_dt(1.0)
     net.run(1.0)
     assert "dt=1 is more than half of tau_m=1 ms" in capsys.readouterr().err
+
+
+def test_spikes_that_enter_a_current_instead_of_a_synapse_are_told(capsys):
+    def built(**options):
+        with Network() as net:
+            source = Generator(num=2, coding_method="poisson", rate=0.1)
+            cell = NeuronGroup(2, model="iaf_psc_exp")
+            Connection(source, cell, name="link", weight=100.0, **options)
+        net.build()
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "post_var_name='ge' enters its synapse" in built()
+    assert "enters its synapse" not in built(post_var_name="ge")
+    assert "enters its synapse" not in built(syn_type="2_order_synapse")

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tenfold.shared.errors import InputError
 from tenfold.shared.progress import message
@@ -15,7 +18,8 @@ from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.learners import Learner, Surrogate
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
-from tenfold.spaic.network.nodes import POTENTIALS, Decoder, Encoder, Reward
+from tenfold.spaic.network.nodes import POTENTIALS, SPIKING, Decoder, Encoder, Reward
+from tenfold.spaic.network.objects import rests
 
 
 @dataclass
@@ -190,17 +194,11 @@ def forward_order(plan: Plan) -> list[Any]:
     return _forward(early, modules, groups, plan.sources, [])
 
 
-def _rests(part: Any) -> bool:
-    """Whether a part, or an assembly that holds it, is hidden."""
-    above = [*getattr(part, "_supers", ()), getattr(part, "owner", None)]
-    return getattr(part, "_hidden", False) or any(_rests(a) for a in above if a is not None)
-
-
 def _all_there(what: Any, targets: Sequence[Any], present: set[int]) -> bool:
     """Whether all that a part refers to takes part; False if some of it is hidden."""
     absent = [target for target in targets if id(target) not in present]
     for target in absent:
-        if not _rests(target):
+        if not rests(target):
             raise InputError(
                 f"{what!r} refers to {target!r}, which is not in the network; hold it in an "
                 "attribute of the network or of an assembly (a list holds no parts)"
@@ -285,6 +283,7 @@ def _check_target(plan: Plan, what: Any, target: Any, variable: str) -> None:
 
 def _check_link(plan: Plan, con: Connection) -> None:
     _check_target(plan, con, con.post, con.post_var_name)
+    _tell_mute(plan, con)
     for group in (con.pre, con.post) if "electrical" in con.syn_type else ():
         model = plan.groups[id(group)].model
         if "V" not in model.states or con.post_var_name not in model.inputs:
@@ -298,6 +297,20 @@ def _check_link(plan: Plan, con: Connection) -> None:
         raise InputError(
             f"{con!r}: {con.pre!r} has no variable {con.pre_var_name!r}; states: "
             f"{', '.join(entry.model.states)}"
+        )
+
+
+def _tell_mute(plan: Plan, con: Connection) -> None:
+    """Says where spikes come in as a current of one step, though the model has synapses."""
+    model = plan.groups[id(con.post)].model
+    synapses = [name for name in ("ge", "gi") if name in model.states]
+    spikes = id(con.pre) in plan.groups or getattr(con.pre, "coding_method", "") in SPIKING
+    plain = con.pre_var_name == "O" and con.syn_type == ["basic"]
+    if con.post_var_name == "Isyn" and synapses and spikes and plain:
+        message(
+            f"{con!r}: each spike is a current for one step of {plan.dt:g} ms in Isyn of "
+            f"{con.post!r} (model {model.name}), and hardly moves it; "
+            f"post_var_name={synapses[0]!r} enters its synapse"
         )
 
 
@@ -357,15 +370,30 @@ def _forward(
                 lagged += closing
                 continue
         if not ready:
-            stuck = ", ".join(repr(part) for part in waiting if isinstance(part, Layer))
+            stuck = ", ".join(map(repr, _loop([c for c in links if c not in lagged], modules)))
             raise InputError(
                 f"strategy 1 cannot order the loop through {stuck}: without a step of delay each "
-                "waits for the other; take strategy=0"
+                "waits for the other; take strategy=0, where every link costs a step, or "
+                "build(strategy=1, break_loops=True), where only those that close a loop do"
             )
         order += ready
         done |= {id(part) for part in ready}
         waiting = [part for part in waiting if id(part) not in done]
     return order
+
+
+def _loop(links: list[Connection], modules: list[Module]) -> list[Any]:
+    """The groups of the first loop: the largest set in which each leads to each."""
+    steps = [(c.pre, c.post) for c in links if "electrical" not in c.syn_type]
+    steps += [(a, b) for m in modules for a in m.input_targets for b in m.output_targets]
+    layers = {id(layer): layer for step in steps for layer in step}
+    at = {key: k for k, key in enumerate(layers)}
+    ends = np.array([(at[id(a)], at[id(b)]) for a, b in steps], dtype=np.int64).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(ends)), ends.T), shape=(len(at), len(at)))
+    label = connected_components(graph, connection="strong")[1]
+    inner = ends[label[ends[:, 0]] == label[ends[:, 1]]]  # a link back to its own group too
+    first = label[inner[:1, 0]]
+    return [layer for key, layer in layers.items() if label[at[key]] in first]
 
 
 def _closing(

@@ -5,6 +5,7 @@ plain number. Inside, time is in ms, potential in mV, current in pA, conductance
 capacitance in pF, rates in kHz (events a ms), so that nS · mV = pA and pA · ms / pF = mV.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,22 +68,72 @@ nS, uS, mS = (Quantity(x, "conductance") for x in (1.0, 1e3, 1e6))
 pF, nF, uF = (Quantity(x, "capacitance") for x in (1.0, 1e3, 1e6))
 Hz, kHz = Quantity(1e-3, "rate"), Quantity(1.0, "rate")
 
+_UNITS = {
+    "us": us,
+    "ms": ms,
+    "s": s,
+    "uV": uV,
+    "mV": mV,
+    "V": V,
+    "pA": pA,
+    "nA": nA,
+    "uA": uA,
+    "nS": nS,
+    "uS": uS,
+    "mS": mS,
+    "pF": pF,
+    "nF": nF,
+    "uF": uF,
+    "Hz": Hz,
+    "kHz": kHz,
+}
+_TEXT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z]+)\s*")
+
+
+def _read(text: str) -> Any:
+    """Reads "10ms" as 10 * ms; what is not a number and a unit stays text."""
+    found = _TEXT.fullmatch(text)
+    return float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else text
+
 
 def plain(value: Any, dimension: str | None = None) -> Any:
     """Gives the number of a quantity in the models' unit; a plain number passes.
 
     Args:
-        value: A quantity or anything else.
+        value: A quantity, where a dimension is given also as text ("10ms"), or anything else.
         dimension: What it must measure, if it is a quantity.
 
     Raises:
         InputError: If it measures something else.
     """
+    if isinstance(value, str) and dimension is not None:
+        value = _read(value)
     if not isinstance(value, Quantity):
         return value
     if dimension is not None and value.dimension != dimension:
         raise InputError(f"{value} is a {value.dimension}; expected a {dimension}")
     return value.value
+
+
+def milliseconds(name: str, value: Any, where: str = "") -> float:
+    """Gives a time in ms as one number.
+
+    Args:
+        name: What the time is of, for messages.
+        value: A number in ms, a quantity, or text such as "10ms".
+        where: What it belongs to, for messages.
+
+    Raises:
+        InputError: If it is no time.
+    """
+    begin = f"{where}: " if where else ""
+    try:
+        return float(plain(value, "time"))
+    except InputError as error:
+        raise InputError(f"{begin}{name}={error}") from error
+    except (TypeError, ValueError) as error:
+        told = f"{begin}{name}={value!r}; expected a time, such as 10.0 (ms), 10 * ms or '10ms'"
+        raise InputError(told) from error
 
 
 _MEASURED = {

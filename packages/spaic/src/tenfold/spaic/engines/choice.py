@@ -8,14 +8,22 @@ from tenfold.shared.errors import InputError
 from tenfold.spaic.engines.step import StepEngine
 from tenfold.spaic.plan import Plan
 
+LARGE = 500
+"""Neurons from which on `auto` compiles a circuit, however short the run."""
+LONG = 1000
+"""Steps of a run from which on it does so, however small the circuit."""
 
-def make_engine(plan: Plan, wanted: str, random: torch.Generator) -> tuple[Any, str]:
+
+def make_engine(
+    plan: Plan, wanted: str, random: torch.Generator, steps: int = 0
+) -> tuple[Any, str]:
     """Makes the engine of a plan.
 
     Args:
         plan: The plan.
         wanted: auto, step, scan or event.
         random: Where random numbers come from.
+        steps: How long the run is.
 
     Returns:
         The engine, and in words which and why.
@@ -35,7 +43,7 @@ def make_engine(plan: Plan, wanted: str, random: torch.Generator) -> tuple[Any, 
     for name, module in (("scan", scan), ("event", event)):
         why_not = module.refusal(plan)
         if why_not is None and wanted == "auto":
-            why_not = _not_worth(name, plan)
+            why_not = _not_worth(name, plan, steps)
         if why_not is None and wanted in ("auto", name):
             made = scan.ScanEngine if name == "scan" else event.EventEngine
             return made(plan, random), f"{name}: {_REASON[name]}"
@@ -46,12 +54,17 @@ def make_engine(plan: Plan, wanted: str, random: torch.Generator) -> tuple[Any, 
     return StepEngine(plan, random), f"step ({told})" if told else "step: asked for"
 
 
-def _not_worth(name: str, plan: Plan) -> str | None:
+def _not_worth(name: str, plan: Plan, steps: int) -> str | None:
     """Says why compiling would take longer than it saves; None if it is worth it."""
     if name == "scan":
         return None if plan.gradients else "without gradients the steps are as quick"
     neurons = sum(entry.group.num for entry in plan.groups.values())
-    return None if neurons >= 500 else f"{neurons} neurons are quicker step by step"
+    if neurons >= LARGE or steps >= LONG:
+        return None
+    return (
+        f"{steps} steps of {neurons} neurons may take less time than compiling once; "
+        "build(engine='event') compiles them"
+    )
 
 
 _REASON = {

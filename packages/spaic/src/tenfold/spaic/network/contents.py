@@ -20,6 +20,7 @@ class Contents(Assembly):
     device: torch.device
     _state: dict[tuple[int, str], Tensor]  # (id of a group or source, variable) → value
     _kept: dict[tuple[int, str], Tensor]  # states that were loaded
+    _held: dict[int, Any]  # whose states they are
     _plan: Any
 
     def prepare(self) -> None:

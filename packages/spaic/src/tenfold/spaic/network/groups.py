@@ -130,7 +130,7 @@ class NeuronGroup(Layer):
         **parameters: Any,
     ) -> None:
         super().__init__(num, shape, name, neuron_type)
-        from tenfold.spaic.units import measured
+        from tenfold.spaic.units import measured, milliseconds
 
         self.model = model
         own = isinstance(model, NeuronModel)
@@ -138,6 +138,8 @@ class NeuronGroup(Layer):
             key: measured(key, value, f"{self!r}", own) for key, value in parameters.items()
         }
         self.refractory = measured("refractory", refractory, f"{self!r}")
+        if isinstance(self.refractory, str):
+            milliseconds("refractory", refractory, f"{self!r}")  # says what is right
         self.refractory_from = refractory_from
         self.method = method
         self.initial = {
@@ -168,6 +170,8 @@ class NeuronGroup(Layer):
         return self.model if isinstance(self.model, str) else self.model.name
 
     def _check_model(self) -> None:
+        if not isinstance(self.model, str | NeuronModel):
+            raise InputError(f"{self!r}: model={self.model!r}; expected a name or a NeuronModel")
         if isinstance(self.model, str):
             find(self.model, None, f"{self!r}")
         if self.shape is None:

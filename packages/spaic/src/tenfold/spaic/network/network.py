@@ -10,14 +10,14 @@ from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message
 from tenfold.spaic.network.backend import Backend
 from tenfold.spaic.network.contents import Contents
-from tenfold.spaic.network.groups import NeuronGroup
+from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.monitors import Monitor
 from tenfold.spaic.network.nodes import Decoder, Encoder, Node
 from tenfold.spaic.network.objects import OfRun, nothing
 from tenfold.spaic.network.torch_module import NetworkModule
-from tenfold.spaic.units import plain
+from tenfold.spaic.units import milliseconds
 
 ENGINES = ("auto", "step", "scan", "event")
 
@@ -65,8 +65,9 @@ class Network(Contents):
         self._engine: Any = None
         self._state: dict[tuple[int, str], Tensor] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}  # states that were loaded
+        self._held: dict[int, Any] = {}  # whose states they are
         self._random = torch.Generator().manual_seed(0)
-        self._ran = ""  # the engine of the last run
+        self._ran, self._chosen_for = "", 0  # the engine of the last run; its steps when chosen
         self._batch, self._run_steps = 0, 10
         self.n_time_step = 0
         self.engine_note = ""
@@ -118,7 +119,7 @@ class Network(Contents):
         Raises:
             InputError: If it is not a positive, finite time.
         """
-        dt = float(plain(dt, "time"))
+        dt = milliseconds("dt", dt)
         if not 0 < dt < math.inf:
             raise InputError(f"dt={dt}; expected > 0 ms")
         self.dt, self._plan = dt, None
@@ -207,7 +208,8 @@ class Network(Contents):
             full_enable_grad: Whether gradients flow through every part.
             device: A torch device.
             engine: auto, step (everything), scan (feed-forward networks, the whole time at once)
-                or event (simulation of large sparse circuits).
+                or event (simulation of circuits by their spikes). auto takes event, where it can,
+                from 500 neurons or, in a run from its start, 1,000 steps on: it compiles first.
             break_loops: Whether, with strategy 1, links that close a loop read what their source
                 was before the step; otherwise a loop is an error.
 
@@ -261,7 +263,7 @@ class Network(Contents):
         Args:
             time: In ms.
         """
-        time = float(plain(time, "time"))
+        time = milliseconds("time", time)
         if not 0 < time < math.inf:
             raise InputError(f"a run of {time} ms; expected > 0")
         return math.ceil(time / self.dt - 1e-9)
@@ -310,9 +312,10 @@ class Network(Contents):
             }
 
     def _go(self, count: int, fresh: bool) -> None:
-        from tenfold.spaic.engines.choice import make_engine
+        from tenfold.spaic.engines.choice import LONG, make_engine
 
         self._run_steps = count
+        self._forget_removed()
         self.prepare()
         if self._plan is None:
             self._plan, self._engine = self._make_plan(), None
@@ -323,6 +326,8 @@ class Network(Contents):
         batch = self._batch_size(plan)
         if batch > 1 and getattr(self._engine, "name", "") == "event":
             self._engine = None  # it runs one sample
+        if fresh and self.engine == "auto" and count >= LONG > self._chosen_for:
+            self._engine = None  # a longer run may be worth another one
         if fresh or batch != self._batch or not self._state:
             if not fresh and self._state:
                 raise InputError(
@@ -332,7 +337,8 @@ class Network(Contents):
         else:
             self._join(plan, batch)
         if self._engine is None:
-            self._engine, self.engine_note = make_engine(plan, self.engine, self._random)
+            self._engine, self.engine_note = make_engine(plan, self.engine, self._random, count)
+            self._chosen_for = count
             if not fresh and plan.links and "event" in (self._engine.name, self._ran):
                 self._engine = None
                 raise InputError(
@@ -353,6 +359,15 @@ class Network(Contents):
         if plan.gradients and not self._warned:
             self._warned = True
             self._tell_silent(plan)
+
+    def _forget_removed(self) -> None:
+        """Drops the states of parts that were taken out; what is hidden keeps its own."""
+        there = {id(part): part for part in self.walk(hidden=True) if isinstance(part, Layer)}
+        # A part that has states is held until here, so that no new one can get its id.
+        known = {key for key in there if self._held.get(key) is there[key]}
+        self._state = {key: value for key, value in self._state.items() if key[0] in known}
+        self._kept = {key: value for key, value in self._kept.items() if key[0] in known}
+        self._held = there
 
     def _batch_size(self, plan: Any) -> int:
         sizes = {repr(source): source.batch for source in plan.sources}

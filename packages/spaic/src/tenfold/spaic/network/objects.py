@@ -482,6 +482,16 @@ class Assembly(BaseModule):
         return self.train(False)
 
 
+def rests(part: Any) -> bool:
+    """Whether a part, or an assembly that holds it, is hidden.
+
+    Args:
+        part: The part.
+    """
+    above = [*getattr(part, "_supers", ()), getattr(part, "owner", None)]
+    return getattr(part, "_hidden", False) or any(rests(a) for a in above if a is not None)
+
+
 def _same_place(part: BaseModule, old: Assembly, new: Assembly) -> BaseModule | None:
     """The part of an assembly that has the place (the names on the way) that one has in another."""
     way: list[str] = []

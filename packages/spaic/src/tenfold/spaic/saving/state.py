@@ -284,6 +284,7 @@ def _take(net: Contents, given: Mapping[str, Tensor]) -> None:
                 setattr(con, key, room)
         for name, tensor in wanted.items():
             tensor.copy_(given[_without_net(name)])
+        net._forget_removed()
         for name, (place, like) in kept.items():
             net._kept[place] = given[name].to(like)
         for name, (rule, key) in memories.items():

@@ -118,6 +118,10 @@ class CompiledModel:
     dtype: torch.dtype
 
 
+PER_STEP = {"decay_v": "tau_m", "decay_th": "tau_theta"}
+"""Factors a step of the official models → the time constants that stand for them."""
+
+
 def resolve(model: NeuronModel, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Gives every parameter of a model its value.
 
@@ -130,6 +134,12 @@ def resolve(model: NeuronModel, given: Mapping[str, Any], where: str) -> dict[st
         InputError: For unknown names, values that are not finite, times that are not positive.
     """
     for name in given:
+        if name not in model.parameters and PER_STEP.get(name) in model.parameters:
+            tau = PER_STEP[name]
+            raise InputError(
+                f"{where}: {name}={given[name]} is a factor a step, which only compat='spaic' "
+                f"takes; give {tau} in ms, {tau} = -dt / log({name}) with the dt that it was for"
+            )
         if name not in model.parameters:
             raise InputError(
                 f"{where}: {did_you_mean(name, model.parameters, f'parameter of {model.name}')}"

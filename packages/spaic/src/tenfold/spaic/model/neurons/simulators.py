@@ -1,5 +1,9 @@
 """What reference simulators have and the official code has not (sections 19, 20, 23.2).
 
+Spikes reach `iaf_psc_exp` and its like through their synapses: `post_var_name="ge"` (excitatory) or
+`"gi"`. `Isyn`, the default of a connection, is a current in pA (a generator's, say): a spike there
+lasts for one step and is nearly mute, of which the network tells when it is built.
+
 `iaf_wang_2002` is the neuron of Wang's decision network: AMPA and GABA conductances without rise
 (states `ge`, `gi`, in nS), and NMDA with a saturating gate and the voltage-dependent block by
 magnesium. The gate `s` belongs to the neuron that spikes; a target adds up the gates of its sources
@@ -19,7 +23,7 @@ from tenfold.spaic.model.neurons.definition import NeuronModel
 from tenfold.spaic.model.neurons.registry import register
 
 register(
-    NeuronModel(
+    NeuronModel(  # its synapses are ge and gi; what enters Isyn is a current in pA for one step
         name="iaf_psc_exp",
         states={"V": "EL", "ge": 0.0, "gi": 0.0},
         parameters={

@@ -7,6 +7,7 @@ a synapse, in numpy order of creation, which the event engine turns into an out-
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from tenfold.spaic.network.connections.links import (
 )
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.objects import BaseModule, OfRun, untagged
-from tenfold.spaic.units import measured, plain
+from tenfold.spaic.units import measured, milliseconds, plain
 
 
 class Connection(BaseModule):
@@ -105,6 +106,8 @@ class Connection(BaseModule):
             if not isinstance(layer, Layer):
                 raise InputError(f"{self!r}: {side} is {layer!r}; expected a group or a node")
         self.pre, self.post = pre, post
+        if not isinstance(link_type, str):
+            raise InputError(f"{self!r}: link_type={link_type!r}; expected a name")
         if link_type not in LINKS:
             raise InputError(f"{self!r}: {did_you_mean(link_type, LINKS, 'link_type')}")
         if is_sparse and LINKS[link_type] not in STORED.values():
@@ -131,15 +134,23 @@ class Connection(BaseModule):
             w_min, w_max = (0.0 if w_min is None else w_min), (0.1 if w_max is None else w_max)
         self.given_weight, self.given_bias = plain(weight), plain(bias)
         self.w_min, self.w_max = plain(w_min), plain(w_max)
+        for key, value in (("w_min", self.w_min), ("w_max", self.w_max)):
+            if value is not None and not (isinstance(value, Real) and not math.isnan(value)):
+                raise InputError(f"{self!r}: {key}={value!r}; expected a number")
         if None not in (self.w_min, self.w_max) and self.w_min > self.w_max:
             raise InputError(f"{self!r}: w_min={w_min} is above w_max={w_max}")
         self.is_parameter = (
             self.kind not in STORED.values() if is_parameter is None else is_parameter
         )
         self.weight_quantization = weight_quantization
-        self.max_delay = float(measured("max_delay", max_delay, f"{self!r}"))
-        self.min_delay = measured("min_delay", min_delay, f"{self!r}")
+        self.max_delay = milliseconds("max_delay", max_delay, f"{self!r}")
+        self.min_delay = (
+            None if min_delay is None else milliseconds("min_delay", min_delay, f"{self!r}")
+        )
         self.given_delay = measured("delay", delay, f"{self!r}")
+        for key, value in (("weight", weight), ("bias", bias), ("delay", self.given_delay)):
+            if isinstance(value, str):
+                raise InputError(f"{self!r}: {key}={value!r}; expected numbers")
         self.train_delay = train_delay
         if self.max_delay < 0 or not math.isfinite(self.max_delay):
             raise InputError(f"{self!r}: max_delay={max_delay}; expected >= 0 ms")
@@ -215,7 +226,9 @@ class Connection(BaseModule):
         seen = self.pre.shape and self.pre.shape[0]
         if {"conv", "conv_transpose", "local"} & set(before):
             seen = self.out_channels
-        if int(self.syn_kwargs["num_features"]) != seen:
+        if isinstance(self.syn_kwargs["num_features"], Integral) and (
+            self.syn_kwargs["num_features"] != seen
+        ):
             raise InputError(
                 f"{self!r}: batchnorm2d has num_features={self.syn_kwargs['num_features']}, and "
                 f"what it sees has {seen} channels"

@@ -8,6 +8,7 @@ for all axes or one for each, as in torch.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -372,7 +373,13 @@ def normalised(con: "Connection", x: Tensor, random: torch.Generator) -> Tensor:
     """Batch normalisation of each channel, in the connection's mode; see `convolved`."""
     module = con.modules["batchnorm2d"]
     module.train(con.training)
-    made: Tensor = module(x)
+    try:
+        made: Tensor = module(x)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{con!r}: batchnorm2d with num_features={con.syn_kwargs['num_features']} cannot take "
+            f"what it sees, (batch, *shape)={tuple(x.shape)}: {error}"
+        ) from error
     return made
 
 
@@ -389,5 +396,7 @@ def batch_norm(con: "Connection", generator: torch.Generator) -> torch.nn.Module
     features = con.syn_kwargs.get("num_features")
     if features is None:
         raise InputError(f"{con!r}: batchnorm2d needs syn_kwargs={{'num_features': c}}")
+    if not isinstance(features, Integral) or isinstance(features, bool) or features < 1:
+        raise InputError(f"{con!r}: num_features={features!r}; expected a whole number >= 1")
     count = len(con.out_size) if con.kind in IMAGES.values() else 2
     return _NORM[count](int(features))

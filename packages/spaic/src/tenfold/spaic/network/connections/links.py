@@ -121,8 +121,11 @@ def given_tensor(
             return value(shape, generator, con.dtype)
         except InputError as error:
             raise InputError(f"{con!r}: {what}: {error}") from error
-    made = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-    made = made.detach().to(torch.float64)
+    try:
+        made = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        made = made.detach().to(torch.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{con!r}: {what} is not an array of numbers ({error})") from error
     if made.ndim == 0:
         return made.expand(shape).clone()
     if tuple(made.shape) != shape:

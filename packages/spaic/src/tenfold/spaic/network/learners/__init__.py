@@ -36,7 +36,6 @@ from tenfold.spaic.network.learners.rule import (
     Moment,
     Rule,
     double_exponential,
-    kernel_scale,
     peak_time,
 )
 from tenfold.spaic.network.learners.stdp import (
@@ -109,7 +108,6 @@ __all__ = [
     "TripletSTDP",
     "double_exponential",
     "finite_differences",
-    "kernel_scale",
     "listed",
     "peak_time",
 ]

@@ -105,6 +105,8 @@ class Learner(Optimised):
                 hint = did_you_mean(key, rule.options, f"option of {self.algorithm}")
                 raise InputError(f"{self!r}: {hint}")
             usual = {**rule.options, **self._defaults}[key]
+            if isinstance(value, np.generic | np.ndarray | Tensor) and math.prod(value.shape) == 1:
+                value = self.options[key] = value.item()
             number = isinstance(value, Real) and math.isfinite(value)
             if key.startswith("tau"):
                 if value is not None and not (number and value > 0):
@@ -112,7 +114,11 @@ class Learner(Optimised):
             elif key.endswith("_decay"):
                 if not (number and 0 <= value <= 1):
                     raise InputError(f"{self!r}: {key}={value}; a decay is from 0 to 1")
-            elif isinstance(usual, Real) and not (number or isinstance(value, Tensor | np.ndarray)):
+            elif value is None and usual is None:
+                pass
+            elif (usual is None or isinstance(usual, Real)) and not (
+                number or isinstance(value, Tensor | np.ndarray)
+            ):
                 raise InputError(f"{self!r}: {key}={value!r}; expected a finite number")
         bounds = {**rule.options, **self._defaults, **self.options}
         low, high = bounds.get("w_min"), bounds.get("w_max")

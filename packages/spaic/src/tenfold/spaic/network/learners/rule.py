@@ -271,7 +271,10 @@ class Rule:
             m: What is seen in this step.
         """
         if self.function is None:
-            raise NotImplementedError
+            raise InputError(
+                f"{self.learner!r}: {type(self).__name__} has no step(self, m), which changes "
+                "self.weight"
+            )
         self.function(self, m)
 
 
@@ -328,20 +331,3 @@ def peak_time(tau: float, tau_s: float) -> float:
     """
     share = (tau - tau_s) / tau_s
     return tau * (math.log1p(share) / share if share else 1.0)
-
-
-def kernel_scale(tau: float, tau_s: float) -> float:
-    """V0 of the kernel V0 (e^{−t/τ} − e^{−t/τs}) whose peak is 1.
-
-    Args:
-        tau: The longer time constant in ms.
-        tau_s: The shorter.
-
-    Raises:
-        InputError: If they are equal, so that there is no such number (ε(t)/ε(peak) has the limit),
-            or not positive.
-    """
-    if tau == tau_s:
-        raise InputError(f"tau={tau}, tau_s={tau_s}; expected two different times > 0 ms")
-    peak: float = double_exponential(peak_time(tau, tau_s), tau, tau_s)
-    return 1 / ((tau - tau_s) * peak)

@@ -94,6 +94,12 @@ class TraceRule(Rule):
             InputError: Naming the connection, or the name in a term.
         """
         super().check()
+        for name in self.options:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float | str):
+                raise InputError(
+                    f"{self.learner!r}: {name}={value!r}; {self.learner.algorithm} takes one number"
+                )
         for term in self.terms():
             sides = (("gain", {"w"}), ("post", self.post_traces), ("pre", self.pre_traces))
             for side, known in sides:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tenfold.shared.errors import InputError
 from tenfold.spaic.network.nodes.node import Coding, Node
+from tenfold.spaic.network.objects import rests
 
 POTENTIALS = ("final_step_voltage", "voltage_sum", "highest_voltage_action")
 """Codings, of decoders and actions, that read a potential instead of spikes."""
@@ -206,9 +207,15 @@ class Decoder(Node):
             What the coding gives, mostly [batch, num / pop_size]; see section 9.3 of the card.
 
         Raises:
-            InputError: If there has been no run, or the labels are not one a sample.
+            InputError: If there has been no run, or none in which its target took part, or the
+                labels are not one a sample.
         """
         if self.record is None:
+            if rests(self.dec_target):
+                raise InputError(
+                    f"{self!r} reads {self.dec_target!r}, which is hidden and takes no part in "
+                    "runs; call assembly_show() and run again"
+                )
             raise InputError(f"{self!r}: there has been no run to decode")
         if (
             self.source is not None

@@ -12,6 +12,21 @@ from tenfold.shared.errors import InputError
 from tenfold.shared.progress import message
 from tenfold.spaic.network.nodes.node import Coding, Node
 
+SPIKING = frozenset(
+    [
+        "poisson",
+        "bernoulli",
+        "latency",
+        "relative_latency",
+        "uniform",
+        "sstb",
+        "mstb",
+        "poisson_generator",
+        "poisson_generator2",
+    ]
+)
+"""Codings, of encoders and generators, whose values are spikes and not currents."""
+
 
 def _spikes_at(steps: Tensor, count: int, silent: Tensor | None = None) -> Callable[[int], Tensor]:
     """One spike a channel, at the given steps."""

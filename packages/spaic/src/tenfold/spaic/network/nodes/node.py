@@ -8,7 +8,7 @@ import torch
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.spaic.network.groups import Layer
 from tenfold.spaic.network.objects import nothing, untagged
-from tenfold.spaic.units import measured, plain
+from tenfold.spaic.units import measured, milliseconds, plain
 
 
 class Node(Layer):
@@ -50,6 +50,8 @@ class Node(Layer):
     ) -> None:
         super().__init__(num, shape, name, node_type)
         kind = type(self).__name__
+        if not isinstance(coding_method, str):
+            raise InputError(f"{self!r}: coding_method={coding_method!r}; expected a name")
         if coding_method not in self.codings:
             hint = did_you_mean(coding_method, self.codings, f"coding of {kind}")
             raise InputError(f"{self!r}: {hint}")
@@ -60,7 +62,7 @@ class Node(Layer):
                 raise InputError(f"{self!r}: {hint}")
         self.coding_method, self.coding_var_name = coding_method, untagged(coding_var_name)
         self.dec_target, self.dt = dec_target, plain(dt, "time")
-        self.time = None if time is None else float(plain(time, "time"))
+        self.time = None if time is None else milliseconds("time", time, f"{self!r}")
         self.coding = {key: measured(key, value, f"{self!r}") for key, value in coding.items()}
         self.source: Any = None
         self._device, self._dtype = torch.device("cpu"), torch.float32
