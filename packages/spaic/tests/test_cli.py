@@ -267,6 +267,28 @@ def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
     assert "not a network file" in answer(capsys, "simulate", tmp_path / "bad.json", code=2)
 
 
+def test_a_run_is_converted_to_a_file_that_simulate_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the README's chain, with names that have no folder
+    short = ["--epochs", "1", "--steps", "2", "--hidden", "16", "--device", "cpu"]
+    folder = answer(capsys, "train", *short)["run"]
+    rates_of = {}
+    for name in ("net.json", "net.yaml", "net"):
+        answer(capsys, "convert", folder, name)
+    assert sorted(path.name for path in tmp_path.glob("net*") if path.is_file()) == [
+        "net.json",
+        "net.safetensors",
+        "net.yaml",
+    ]
+    Path("old.json").mkdir()  # a folder may be named so
+    answer(capsys, "convert", folder, "old.json")
+    assert Path("old.json/network.json").is_file()
+    for name in (folder, "net.json", "net.yaml", "net", "old.json"):
+        found = answer(capsys, "simulate", name, "--time", "50ms", "--drive", "0.5")
+        rates_of[name] = found["rates"]["all"]
+    assert rates_of[folder] > 0
+    assert set(rates_of.values()) == {rates_of[folder]}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -101,7 +101,8 @@ def simulate(
     wrote. All random numbers come from the seed; a circuit gives the same rates again.
 
     Args:
-        network: A circuit or a file; the same as --circuit.
+        network: A circuit, a file, or the folder of a network or of a training run; the same as
+            --circuit.
         config: The simulation.
         output: A folder for a report with pictures (raster, rates, traces, phase plane); none is
             written by default.
@@ -343,12 +344,14 @@ def convert(source: Path, target: Path) -> Outcome:
 
     Args:
         source: A folder of a network or of a run, or a network file (.nir, .json, .yaml).
-        target: A NIR file (.nir), or a folder that is made.
+        target: A NIR file (.nir); a .json or .yaml file, whose weights go into a .safetensors file
+            beside it; or a folder that is made.
     """
     from tenfold.spaic.interchange import from_nir, to_nir
     from tenfold.spaic.saving import network_load, network_save
 
-    _check_folder(target.parent if target.suffix == ".nir" else target)
+    is_file = target.suffix in (".nir", ".json", ".yaml", ".yml") and not target.is_dir()
+    _check_folder(target.parent if is_file else target)
     if target.suffix == ".nir" and target.is_dir():
         raise InputError(f"{target} is a folder; expected a NIR file")
     if source.suffix == ".nir":

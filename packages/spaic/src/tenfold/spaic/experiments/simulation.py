@@ -44,7 +44,7 @@ class SimulateConfig:
 
     circuit: str = "cuba"
     """cuba, cobahh, brunel, microcircuit or decision; or a network file: .json or .yaml with its
-    .safetensors beside it, .nir, or a folder of network_save."""
+    .safetensors beside it, .nir, a folder of network_save, or the folder of a training run."""
     size: int | None = None
     """Neurons; by default the circuit's own number. A file has its own."""
     time: Annotated[float, Parameter(converter=_milliseconds)] = 1000.0
@@ -235,6 +235,11 @@ def _from_file(path: Path, time: float, drive: float | None) -> Network:
         from tenfold.spaic.interchange import from_nir
 
         net = from_nir(path)
+    elif (path / "checkpoint").is_dir():
+        from tenfold.shared.runs import Run
+        from tenfold.spaic.experiments.classifiers import network_of
+
+        net = network_of(Run.open(path))
     else:
         from tenfold.spaic.saving import network_load
 

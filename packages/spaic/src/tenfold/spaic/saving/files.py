@@ -32,8 +32,10 @@ def network_save(
 
     Args:
         net: The network.
-        path: The folder that is made; the current one if only a filename is given.
-        trans_format: json or yaml.
+        path: The folder that is made; the current one if only a filename is given. A path that
+            ends in .json, .yaml or .yml is the structure's file itself, with its weights beside
+            it, unless there is a folder of this name.
+        trans_format: json or yaml; a file's ending says so instead.
         filename: Makes `<path>/<filename>/<filename>.json` instead of `<path>/network.json`.
         combine: Whether the weights stand in the structure's file too, as lists of numbers.
         save: Whether anything is written.
@@ -60,12 +62,22 @@ def network_save(
     if not save:
         return made
     folder = Path(path or ".") / (filename or "")
-    folder.mkdir(parents=True, exist_ok=True)
+    if filename is None and _names_a_file(folder):
+        file, weights = folder, folder.with_suffix(".safetensors")
+        trans_format = "json" if file.suffix == ".json" else "yaml"
+    else:
+        file = folder / f"{filename or 'network'}.{trans_format}"
+        weights = folder / f"{filename or 'weights'}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
     if save_weight and not combine:
-        save_state(net, folder / f"{filename or 'weights'}.safetensors")
-    file = folder / f"{filename or 'network'}.{trans_format}"
+        save_state(net, weights)
     write_atomic(file, _text(made, trans_format))
     return file
+
+
+def _names_a_file(path: Path) -> bool:
+    """Whether a path is a structure's file; a folder may have any name."""
+    return path.suffix in (".json", ".yaml", ".yml") and not path.is_dir()
 
 
 def _text(made: dict[str, Any], trans_format: str) -> str:
@@ -112,7 +124,7 @@ def network_load(
     """
     folder = Path(path or ".") / (filename or "")
     found = [folder / f"{filename or 'network'}.{ending}" for ending in ("json", "yaml", "yml")]
-    if filename is None and folder.suffix in (".json", ".yaml", ".yml"):
+    if filename is None and _names_a_file(folder):
         folder, found = folder.parent, [folder]
     file = next((item for item in found if item.is_file()), None)
     if file is None:
