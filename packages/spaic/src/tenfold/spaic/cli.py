@@ -98,7 +98,8 @@ def simulate(
 
     Examples: `tenfold spaic simulate cobahh --time 500ms --output runs/cobahh`;
     `tenfold spaic simulate net.json --time 1s --engine auto` for what `network_save` or `convert`
-    wrote. All random numbers come from the seed; a circuit gives the same rates again.
+    wrote. All random numbers come from the seed; a circuit gives the same rates again. Rates are
+    counted after the warm-up of the circuit's reference (microcircuit: 0.5 s) in longer runs.
 
     Args:
         network: A circuit, a file, or the folder of a network or of a training run; the same as
@@ -119,6 +120,7 @@ def simulate(
         "neurons": result.neurons,
         "synapses": result.synapses,
         "time_ms": config.time,
+        "rates_after_ms": config.skipped,
         "rates": result.rates,
         "cv": result.irregularity,
         "correlation": result.correlation,
@@ -150,10 +152,10 @@ def train(
 ) -> Outcome:
     """Trains a spiking classifier with surrogate gradients; writes a run folder with a report.
 
-    Recipes: digits (3 s on a core, 96.7 %), mnist (25 s on the test file, 96.4 %), nmnist-small (35
-    s, 92 %); the official networks mnist-stca, mnist-convolutional (35 s, 94 % on the test file),
-    nmnist-convolutional (35 s, 91 %), cifar10-resnet18, tidigits. An option on the command line
-    wins over the recipe. A run that was killed goes on with --resume and reaches the same numbers.
+    Recipes: digits, mnist, nmnist-small; the official networks mnist-stca, mnist-convolutional,
+    nmnist-convolutional, cifar10-resnet18, tidigits. The README says what they reach. An option on
+    the command line wins over the recipe. A run that was killed goes on with --resume and reaches
+    the same numbers.
 
     Args:
         config: The run.
@@ -218,10 +220,10 @@ def reproduce(
     """Measures known numbers again over seeds: rates of circuits, accuracies of recipes.
 
     The paper prints no table of numbers. The references are Brian2's and NEST's rates of the
-    circuits (always run), and the official script's accuracy on TIDIGITS and the tutorial's on
-    MNIST (--recipes). The table says mean and deviation here, the reference, and the difference;
-    a part of a data set is not compared with all of it. CUBA and COBAHH take seconds a seed, the
-    microcircuit at 10 % about half a minute.
+    circuits, each after its reference's warm-up, and the official script's accuracy on TIDIGITS
+    and the tutorial's on MNIST (--recipes; with --recipes alone no circuit is run). The table says
+    mean and deviation here, the reference, and the difference; a part of a data set is not compared
+    with all of it.
 
     Args:
         config: What to run.

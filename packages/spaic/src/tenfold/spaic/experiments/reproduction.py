@@ -20,14 +20,16 @@ from tenfold.spaic.training import TrainConfig, train
 class ReproduceConfig:
     """Which known numbers are measured again."""
 
-    circuits: tuple[str, ...] = ("cuba", "cobahh", "microcircuit")
-    """Circuits whose rates are compared with those of reference simulators."""
+    circuits: tuple[str, ...] | None = None
+    """Circuits whose rates are compared with those of reference simulators; by default cuba, cobahh
+    and microcircuit, or none if recipes are named."""
     seeds: int = 3
     """Runs of each circuit."""
     time: float = 1000.0
     """Biological time of each run in ms; twice as long for the microcircuit."""
-    warm_up: float = 0.0
-    """Time before the rates are counted, in ms."""
+    warm_up: float | None = None
+    """Time before each run that is not counted, in ms; by default that of the circuit's reference:
+    500 for the microcircuit, 0 for cuba and cobahh."""
     recipes: tuple[str, ...] = ()
     """Recipes of `train` whose accuracy is measured too, for example digits mnist. Published are
     tidigits (98.94 %) and mnist-stca (92.5 %); both want data that you bring."""
@@ -36,18 +38,25 @@ class ReproduceConfig:
 
     def __post_init__(self) -> None:
         """Refuses unknown circuits."""
-        for name in self.circuits:
+        for name in self.measured:
             if name not in CIRCUITS:
                 raise InputError(did_you_mean(name, CIRCUITS, "circuit"))
         if not 0 < self.time < math.inf:
             raise InputError(f"time={self.time}; expected > 0 ms")
-        if not 0 <= self.warm_up < self.time:
-            raise InputError(f"warm_up={self.warm_up}; expected from 0 to time={self.time}")
+        if self.warm_up is not None and not 0 <= self.warm_up < math.inf:
+            raise InputError(f"warm_up={self.warm_up}; expected >= 0 ms")
         for name in ("seeds", "training_seeds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
         for recipe in self.recipes:
             _recipe(recipe)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The circuits that are run."""
+        if self.circuits is None:
+            return () if self.recipes else ("cuba", "cobahh", "microcircuit")
+        return self.circuits
 
 
 def _recipe(name: str, seed: int = 0) -> TrainConfig:
@@ -81,13 +90,13 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
         The measurements, and the table reference / here / difference.
     """
     done = {(row["what"], row["seed"]): row for row in run.metrics()}
-    jobs = [(name, seed) for name in config.circuits for seed in range(config.seeds)]
+    jobs = [(name, seed) for name in config.measured for seed in range(config.seeds)]
     jobs += [(name, seed) for name in config.recipes for seed in range(config.training_seeds)]
     with progress("measuring", total=len(jobs)) as bar:
         for number, (name, seed) in enumerate(jobs):
             if (name, seed) not in done:
                 row: dict[str, Any] = {"what": name, "seed": seed}
-                if name in config.circuits:
+                if name in config.measured:
                     row["found"] = _circuit_rates(name, seed, config)
                 else:
                     trained = train(_recipe(name, seed))
@@ -97,7 +106,7 @@ def reproduce(config: ReproduceConfig, run: Run) -> tuple[list[Measurement], lis
                 done[name, seed] = row
             bar.update(what=name)
     rows = []
-    for name in config.circuits:
+    for name in config.measured:
         for population in CIRCUITS[name].rates or ("all",):
             values = [done[name, seed]["found"][population] for seed in range(config.seeds)]
             rows.append(_measured(name, "circuit", f"rate of {population}, Hz", values))
@@ -121,12 +130,9 @@ def _circuit_rates(name: str, seed: int, config: ReproduceConfig) -> dict[str, f
     duration = config.time * (2 if name == "microcircuit" else 1)
     circuit = CIRCUITS[name]
     net = circuit.make(circuit.size, seed)
-    if config.warm_up:
-        net.run(config.warm_up)
-        net.run_continue(duration)
-    else:
-        net.run(duration)
-    return rates(net, config.warm_up)
+    warm_up = circuit.warm_up if config.warm_up is None else config.warm_up
+    net.run(warm_up + duration)
+    return rates(net, warm_up)
 
 
 def _measured(dataset: str, method: str, metric: str, values: list[float]) -> Measurement:

@@ -76,6 +76,12 @@ class SimulateConfig:
             raise InputError(f"drive={self.drive}; expected a finite number")
 
     @property
+    def skipped(self) -> float:
+        """The beginning that rates do not count, in ms: a circuit's warm-up, in longer runs."""
+        known = CIRCUITS.get(self.circuit)
+        return known.warm_up if known is not None and known.warm_up < self.time else 0.0
+
+    @property
     def file(self) -> Path | None:
         """The network file or folder that `circuit` names; None if it names a circuit."""
         if self.circuit in CIRCUITS:
@@ -91,7 +97,7 @@ class Simulated:
 
     Attributes:
         network: The network; its monitors hold the spikes.
-        rates: Population → Hz; `all` for the whole circuit.
+        rates: Population → Hz, after `SimulateConfig.skipped`; `all` for the whole circuit.
         irregularity: Mean CV of the intervals between a neuron's spikes.
         correlation: Mean correlation of two neurons' spike counts in 5 ms.
         build_seconds: Processor time of building and compiling.
@@ -177,7 +183,7 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
     seconds = time.process_time() - begun
     return Simulated(
         network=net,
-        rates=rates(net),
+        rates=rates(net, config.skipped),
         irregularity=irregularity(net),
         correlation=correlation(net),
         build_seconds=built,

@@ -22,6 +22,7 @@ class Circuit:
         title: What it is.
         rates: Population → the rate in Hz that is known for it, and where from.
         note: What a reader must know.
+        warm_up: Time before those rates are counted, in ms.
     """
 
     make: Callable[..., Network]
@@ -29,6 +30,7 @@ class Circuit:
     title: str
     rates: dict[str, float]
     note: str
+    warm_up: float = 0.0
 
 
 def _sized_microcircuit(size: int, seed: int, **options: Any) -> Network:
@@ -55,7 +57,8 @@ CIRCUITS: dict[str, Circuit] = {
         dict(
             zip(POPULATIONS, (0.665, 3.095, 4.291, 6.975, 7.486, 7.642, 1.228, 8.049), strict=True)
         ),
-        "NEST at 10 % scale, 2 s, one seed",
+        "NEST at 10 % scale, 2 s after 0.5 s, one seed",
+        warm_up=500.0,
     ),
     "decision": Circuit(
         decision, 2000, "Wang's decision network, at rest", {}, "no number known here"
