@@ -12,21 +12,7 @@ from tenfold.shared.datasets import Dataset
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message, progress
 from tenfold.shared.runs import Run
-from tenfold.spaic.experiments import (
-    ReproduceConfig,
-    SimulateConfig,
-    evaluate_run,
-    layer_seconds,
-    peak_memory,
-    prepared,
-    prepared_recipes,
-    train_run,
-)
-from tenfold.spaic.experiments import reproduce as reproduce_table
-from tenfold.spaic.experiments import simulate as simulate_circuit
-from tenfold.spaic.reports import circuit_report, classifier_report
-from tenfold.spaic.training import TrainConfig
-from tenfold.spaic.training import train as train_classifier
+from tenfold.spaic.configuration import ReproduceConfig, SimulateConfig, TrainConfig
 
 app = package_app("spaic", help="SPAIC: spiking networks, simulated and trained.")
 data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
@@ -44,6 +30,9 @@ def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
         output: The folder for the report and its pictures.
     """
     from tenfold.shared.report import DemoResult, Report
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+    from tenfold.spaic.reports import circuit_report, classifier_report
+    from tenfold.spaic.training import train as train_classifier
 
     _check_folder(output)
     started = time.perf_counter()
@@ -109,6 +98,9 @@ def simulate(
             written by default.
     """
     from tenfold.shared.report import Report
+    from tenfold.spaic.experiments import peak_memory
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+    from tenfold.spaic.reports import circuit_report
 
     if output is not None:
         _check_folder(output)
@@ -164,6 +156,7 @@ def train(
         output: The folder of all runs.
     """
     from tenfold.shared.compute import fabric
+    from tenfold.spaic.experiments import peak_memory, prepared, train_run
 
     if resume is not None:
         run, config = Run.resume(resume, config)
@@ -198,6 +191,8 @@ def evaluate(run: Path | None = None) -> Outcome:
     Args:
         run: The run's folder; by default the newest under `runs/`.
     """
+    from tenfold.spaic.experiments import evaluate_run
+
     folder = Run.open(run) if run is not None else Run.latest("spaic")
     config, value, outputs = evaluate_run(folder)
     return Outcome(
@@ -230,6 +225,9 @@ def reproduce(
         resume: The folder of an interrupted reproduction; what it has is not run again.
         output: The folder of all runs.
     """
+    from tenfold.spaic.experiments import prepared_recipes
+    from tenfold.spaic.experiments import reproduce as reproduce_table
+
     if resume is not None:
         run, config = Run.resume(resume, config)
     else:
@@ -252,6 +250,9 @@ def bench(*, sizes: tuple[int, ...] = (32, 512), steps: int = 500, batch: int = 
         steps: Time steps.
         batch: Samples.
     """
+    from tenfold.spaic.experiments import layer_seconds
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+
     rows: list[dict[str, Any]] = []
     with progress("timing", total=2 * len(sizes) + 1) as bar:
         for n in sizes:
