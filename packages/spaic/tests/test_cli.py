@@ -344,6 +344,8 @@ def test_a_run_is_converted_to_a_file_that_simulate_takes(tmp_path, capsys, monk
         (["evaluate", "/nowhere"], "is not the folder of a run"),
         (["convert", "/nowhere", "x.nir"], "holds no network.json"),
         (["data", "verify", "mnst"], "unknown data set"),
+        (["data", "verify", "digits"], "digits comes with scikit-learn; there is nothing to"),
+        (["data", "fetch", "digits"], "digits comes with scikit-learn; there is nothing to"),
         (["data", "fetch"], "name the data sets to fetch: mnist-test, mnist"),
         (["data", "fetch", "dvs-gesture"], "download by hand from https://research.ibm.com"),
     ],

@@ -333,6 +333,8 @@ def _datasets(names: tuple[str, ...]) -> list[Dataset]:
     from tenfold.spaic.data import CATALOGUE
 
     for name in names:
+        if name == "digits":
+            raise InputError("digits comes with scikit-learn; there is nothing to fetch or verify")
         if name not in CATALOGUE:
             raise InputError(did_you_mean(name, CATALOGUE, "data set"))
     return [CATALOGUE[name] for name in names or CATALOGUE]
