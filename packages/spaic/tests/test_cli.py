@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from tenfold.spaic import (
     Encoder,
     Network,
     NeuronGroup,
+    SpikeMonitor,
     StateMonitor,
     network_save,
 )
+from tenfold.spaic.configuration import known_names
 from tenfold.spaic.data import SETS
 from tenfold.spaic.experiments import SimulateConfig, simulate
-from tenfold.spaic.library import cuba, rates
+from tenfold.spaic.library import CIRCUITS, cuba, rates
 from tenfold.spaic.training import TrainConfig, data_of
 
 
@@ -142,12 +145,47 @@ def test_reproduce_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatc
     assert answer(capsys, "reproduce", "--resume", folder)["comparison"] == made["comparison"]
 
 
+def test_known_rates_are_measured_after_the_warm_up_of_their_reference(
+    tmp_path, capsys, monkeypatch
+):
+    assert {name: CIRCUITS[name].warm_up for name in ("cuba", "cobahh", "microcircuit")} == {
+        "cuba": 0.0,
+        "cobahh": 0.0,
+        "microcircuit": 500.0,  # section 20 of the method card
+    }
+    late = replace(CIRCUITS["cuba"], size=500, warm_up=60.0)
+    monkeypatch.setitem(CIRCUITS, "cuba", late)
+    net = cuba(500)
+    net.run(160.0)
+    spikes = [m.spk_times[0] for m in net.parts(SpikeMonitor)]
+    expected = sum((times > 60).sum() for times in spikes) / 500 / 0.1
+    early = sum((times <= 100).sum() for times in spikes) / 500 / 0.1
+    assert abs(expected - early) > 0.1
+    options = ["--circuits", "cuba", "--seeds", "1", "--time", "100", "--output", tmp_path / "r"]
+    (row,) = answer(capsys, "reproduce", *options)["comparison"]
+    assert row["here"] == pytest.approx(expected)
+    (row,) = answer(capsys, "reproduce", *options, "--warm-up", "0")["comparison"]
+    assert row["here"] == pytest.approx(early)
+    for duration, after in ((160, 60.0), (60, 0.0)):
+        options = ["--time", duration, "--output", tmp_path / str(duration)]
+        found = answer(capsys, "simulate", "cuba", *options)
+        assert found["rates_after_ms"] == after
+        same = simulate(SimulateConfig(time=duration), traced=100.0).network
+        spikes = [m.spk_times[0] for m in same.parts(SpikeMonitor)]
+        counted = sum((times > after).sum() for times in spikes) / 500 / (duration - after) * 1e3
+        assert found["rates"]["all"] == pytest.approx(counted)
+        page = (tmp_path / str(duration) / "report.html").read_text()
+        assert ("known, Hz" in page) == (after == 60)
+
+
 def test_reproduce_trains_recipes_over_seeds(tmp_path, capsys):
     recipe = tmp_path / "short.toml"
     recipe.write_text('dataset = "digits"\nhidden = [16]\nsteps = 4\nepochs = 1\n')
     options = ["--circuits", "cuba", "--seeds", "1", "--time", "20", "--training-seeds", "2"]
     made = answer(capsys, "reproduce", *options, "--recipes", recipe, "--output", tmp_path)
     row = made["comparison"][1]
+    alone = answer(capsys, "reproduce", *options[2:], "--recipes", recipe, "--output", tmp_path)
+    assert alone["comparison"] == [row]  # no circuit
     assert (row["dataset"], row["n"], row["paper"]) == ("digits", 2, None)
     assert 20 < row["here"] < 100
     assert row["here_std"] > 0
@@ -267,6 +305,28 @@ def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
     assert "not a network file" in answer(capsys, "simulate", tmp_path / "bad.json", code=2)
 
 
+def test_a_run_is_converted_to_a_file_that_simulate_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the README's chain, with names that have no folder
+    short = ["--epochs", "1", "--steps", "2", "--hidden", "16", "--device", "cpu"]
+    folder = answer(capsys, "train", *short)["run"]
+    rates_of = {}
+    for name in ("net.json", "net.yaml", "net"):
+        answer(capsys, "convert", folder, name)
+    assert sorted(path.name for path in tmp_path.glob("net*") if path.is_file()) == [
+        "net.json",
+        "net.safetensors",
+        "net.yaml",
+    ]
+    Path("old.json").mkdir()  # a folder may be named so
+    answer(capsys, "convert", folder, "old.json")
+    assert Path("old.json/network.json").is_file()
+    for name in (folder, "net.json", "net.yaml", "net", "old.json"):
+        found = answer(capsys, "simulate", name, "--time", "50ms", "--drive", "0.5")
+        rates_of[name] = found["rates"]["all"]
+    assert rates_of[folder] > 0
+    assert set(rates_of.values()) == {rates_of[folder]}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -284,6 +344,8 @@ def test_simulate_takes_a_network_file_and_times_with_units(tmp_path, capsys):
         (["evaluate", "/nowhere"], "is not the folder of a run"),
         (["convert", "/nowhere", "x.nir"], "holds no network.json"),
         (["data", "verify", "mnst"], "unknown data set"),
+        (["data", "verify", "digits"], "digits comes with scikit-learn; there is nothing to"),
+        (["data", "fetch", "digits"], "digits comes with scikit-learn; there is nothing to"),
         (["data", "fetch"], "name the data sets to fetch: mnist-test, mnist"),
         (["data", "fetch", "dvs-gesture"], "download by hand from https://research.ibm.com"),
     ],
@@ -373,7 +435,19 @@ def test_data_is_listed_and_every_verb_has_help(capsys):
     verbs = ["demo", "simulate", "train", "evaluate", "reproduce", "bench", "convert", "data"]
     for verb in verbs:
         assert run(["spaic", verb, "--help"]) == 0
-        assert len(capsys.readouterr().out) > 100
+        told = capsys.readouterr().out
+        assert len(told) > 100
+        assert verb != "train" or " %" not in told  # figures are the README's
+    # The help and the lists of names are there at once: what simulates is imported when it runs.
+    code = (
+        "import sys, tenfold.shared.cli as c\n"
+        "for words in (['train', '--help'], ['data', 'list']):\n"
+        "    assert c.run(['spaic', *words]) == 0\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    for option in ("dataset", "model", "algorithm", "surrogate"):  # defaults are not looked up
+        assert getattr(TrainConfig(), option) in known_names(option)
 
 
 @pytest.mark.slow

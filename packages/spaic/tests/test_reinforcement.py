@@ -147,8 +147,11 @@ def test_the_pipeline_acts_repeats_no_action_too_often_and_delivers_rewards():
     returns = pipeline.run()
     assert len(returns) == 2
     _, free, _, _ = always_left(action_repeat=None)
-    assert free.run() == [-6.0, -6.0]
+    first = free.run()
+    assert first == [-6.0, -6.0]
     assert free.environment.env.acts == [0] * 6
+    assert free.run() == first == [-6.0, -6.0]  # each call gives a list of its own
+    assert free.returns == [-6.0] * 4
 
 
 def test_a_pipeline_can_go_on_and_give_a_critic_s_reward():

@@ -128,10 +128,11 @@ def test_circuits_fire_as_in_the_reference_simulators():
 
 @pytest.mark.slow
 def test_the_microcircuit_at_a_tenth_fires_as_in_nest():
-    net = CIRCUITS["microcircuit"].make(7717, 0)
-    net.run(500.0)
+    circuit = CIRCUITS["microcircuit"]
+    net = circuit.make(7717, 0)
+    net.run(circuit.warm_up)
     net.run_continue(2000.0)
-    found = rates(net, 500.0)
+    found = rates(net, circuit.warm_up)
     for name, expected in CIRCUITS["microcircuit"].rates.items():
         assert found[name] == pytest.approx(expected, rel=0.15), name
 

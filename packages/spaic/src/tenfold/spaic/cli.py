@@ -12,21 +12,7 @@ from tenfold.shared.datasets import Dataset
 from tenfold.shared.errors import InputError, did_you_mean
 from tenfold.shared.progress import message, progress
 from tenfold.shared.runs import Run
-from tenfold.spaic.experiments import (
-    ReproduceConfig,
-    SimulateConfig,
-    evaluate_run,
-    layer_seconds,
-    peak_memory,
-    prepared,
-    prepared_recipes,
-    train_run,
-)
-from tenfold.spaic.experiments import reproduce as reproduce_table
-from tenfold.spaic.experiments import simulate as simulate_circuit
-from tenfold.spaic.reports import circuit_report, classifier_report
-from tenfold.spaic.training import TrainConfig
-from tenfold.spaic.training import train as train_classifier
+from tenfold.spaic.configuration import ReproduceConfig, SimulateConfig, TrainConfig
 
 app = package_app("spaic", help="SPAIC: spiking networks, simulated and trained.")
 data_app = App(name="data", help="Lists, fetches and verifies the data sets.", version_flags=())
@@ -44,6 +30,9 @@ def demo(*, output: Path = Path("runs/spaic/demo")) -> Outcome:
         output: The folder for the report and its pictures.
     """
     from tenfold.shared.report import DemoResult, Report
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+    from tenfold.spaic.reports import circuit_report, classifier_report
+    from tenfold.spaic.training import train as train_classifier
 
     _check_folder(output)
     started = time.perf_counter()
@@ -98,15 +87,20 @@ def simulate(
 
     Examples: `tenfold spaic simulate cobahh --time 500ms --output runs/cobahh`;
     `tenfold spaic simulate net.json --time 1s --engine auto` for what `network_save` or `convert`
-    wrote. All random numbers come from the seed; a circuit gives the same rates again.
+    wrote. All random numbers come from the seed; a circuit gives the same rates again. Rates are
+    counted after the warm-up of the circuit's reference (microcircuit: 0.5 s) in longer runs.
 
     Args:
-        network: A circuit or a file; the same as --circuit.
+        network: A circuit, a file, or the folder of a network or of a training run; the same as
+            --circuit.
         config: The simulation.
         output: A folder for a report with pictures (raster, rates, traces, phase plane); none is
             written by default.
     """
     from tenfold.shared.report import Report
+    from tenfold.spaic.experiments import peak_memory
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+    from tenfold.spaic.reports import circuit_report
 
     if output is not None:
         _check_folder(output)
@@ -118,6 +112,7 @@ def simulate(
         "neurons": result.neurons,
         "synapses": result.synapses,
         "time_ms": config.time,
+        "rates_after_ms": config.skipped,
         "rates": result.rates,
         "cv": result.irregularity,
         "correlation": result.correlation,
@@ -149,10 +144,10 @@ def train(
 ) -> Outcome:
     """Trains a spiking classifier with surrogate gradients; writes a run folder with a report.
 
-    Recipes: digits (3 s on a core, 96.7 %), mnist (25 s on the test file, 96.4 %), nmnist-small (35
-    s, 92 %); the official networks mnist-stca, mnist-convolutional (35 s, 94 % on the test file),
-    nmnist-convolutional (35 s, 91 %), cifar10-resnet18, tidigits. An option on the command line
-    wins over the recipe. A run that was killed goes on with --resume and reaches the same numbers.
+    Recipes: digits, mnist, nmnist-small; the official networks mnist-stca, mnist-convolutional,
+    nmnist-convolutional, cifar10-resnet18, tidigits. The README says what they reach. An option on
+    the command line wins over the recipe. A run that was killed goes on with --resume and reaches
+    the same numbers.
 
     Args:
         config: The run.
@@ -161,6 +156,7 @@ def train(
         output: The folder of all runs.
     """
     from tenfold.shared.compute import fabric
+    from tenfold.spaic.experiments import peak_memory, prepared, train_run
 
     if resume is not None:
         run, config = Run.resume(resume, config)
@@ -195,6 +191,8 @@ def evaluate(run: Path | None = None) -> Outcome:
     Args:
         run: The run's folder; by default the newest under `runs/`.
     """
+    from tenfold.spaic.experiments import evaluate_run
+
     folder = Run.open(run) if run is not None else Run.latest("spaic")
     config, value, outputs = evaluate_run(folder)
     return Outcome(
@@ -217,16 +215,19 @@ def reproduce(
     """Measures known numbers again over seeds: rates of circuits, accuracies of recipes.
 
     The paper prints no table of numbers. The references are Brian2's and NEST's rates of the
-    circuits (always run), and the official script's accuracy on TIDIGITS and the tutorial's on
-    MNIST (--recipes). The table says mean and deviation here, the reference, and the difference;
-    a part of a data set is not compared with all of it. CUBA and COBAHH take seconds a seed, the
-    microcircuit at 10 % about half a minute.
+    circuits, each after its reference's warm-up, and the official script's accuracy on TIDIGITS
+    and the tutorial's on MNIST (--recipes; with --recipes alone no circuit is run). The table says
+    mean and deviation here, the reference, and the difference; a part of a data set is not compared
+    with all of it.
 
     Args:
         config: What to run.
         resume: The folder of an interrupted reproduction; what it has is not run again.
         output: The folder of all runs.
     """
+    from tenfold.spaic.experiments import prepared_recipes
+    from tenfold.spaic.experiments import reproduce as reproduce_table
+
     if resume is not None:
         run, config = Run.resume(resume, config)
     else:
@@ -249,6 +250,9 @@ def bench(*, sizes: tuple[int, ...] = (32, 512), steps: int = 500, batch: int = 
         steps: Time steps.
         batch: Samples.
     """
+    from tenfold.spaic.experiments import layer_seconds
+    from tenfold.spaic.experiments import simulate as simulate_circuit
+
     rows: list[dict[str, Any]] = []
     with progress("timing", total=2 * len(sizes) + 1) as bar:
         for n in sizes:
@@ -329,6 +333,8 @@ def _datasets(names: tuple[str, ...]) -> list[Dataset]:
     from tenfold.spaic.data import CATALOGUE
 
     for name in names:
+        if name == "digits":
+            raise InputError("digits comes with scikit-learn; there is nothing to fetch or verify")
         if name not in CATALOGUE:
             raise InputError(did_you_mean(name, CATALOGUE, "data set"))
     return [CATALOGUE[name] for name in names or CATALOGUE]
@@ -343,12 +349,14 @@ def convert(source: Path, target: Path) -> Outcome:
 
     Args:
         source: A folder of a network or of a run, or a network file (.nir, .json, .yaml).
-        target: A NIR file (.nir), or a folder that is made.
+        target: A NIR file (.nir); a .json or .yaml file, whose weights go into a .safetensors file
+            beside it; or a folder that is made.
     """
     from tenfold.spaic.interchange import from_nir, to_nir
     from tenfold.spaic.saving import network_load, network_save
 
-    _check_folder(target.parent if target.suffix == ".nir" else target)
+    is_file = target.suffix in (".nir", ".json", ".yaml", ".yml") and not target.is_dir()
+    _check_folder(target.parent if is_file else target)
     if target.suffix == ".nir" and target.is_dir():
         raise InputError(f"{target} is a folder; expected a NIR file")
     if source.suffix == ".nir":

@@ -30,8 +30,9 @@ def circuit_report(report: Report, config: "SimulateConfig", result: "Simulated"
     """
     circuit = CIRCUITS.get(config.circuit)
     name = config.circuit if circuit else "network"
-    # Known rates belong to the circuit's own size.
-    known = circuit.rates if circuit and config.size in (None, circuit.size) else {}
+    # Known rates belong to the circuit's own size, and to the time after its warm-up.
+    comparable = circuit and config.size in (None, circuit.size)
+    known = circuit.rates if circuit and comparable and config.skipped == circuit.warm_up else {}
     rows = [
         {"population": population, "rate here, Hz": value, "known, Hz": known.get(population)}
         for population, value in result.rates.items()

@@ -4,112 +4,27 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from tenfold.shared import compute
-from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.errors import InputError
 from tenfold.shared.progress import progress
 from tenfold.shared.runs import Run
-from tenfold.spaic.data import SETS, Split, load
+from tenfold.spaic.configuration import TrainConfig as TrainConfig
+from tenfold.spaic.data import Split, load
 from tenfold.spaic.library import classifiers as library
-from tenfold.spaic.model.neurons import model_names
 from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import NeuronGroup
-from tenfold.spaic.network.learners import SURROGATES, Learner
-from tenfold.spaic.network.learners.surrogates import OWN
+from tenfold.spaic.network.learners import Learner
 from tenfold.spaic.network.network import Network, NetworkModule
 from tenfold.spaic.network.nodes import Decoder, Encoder
 from tenfold.spaic.objective import accuracy, rate_cross_entropy, standardised_cross_entropy
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-ALGORITHMS = ("stca", "stbp", "sbp")
-"""The learners that train a classifier here."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training of a spiking classifier."""
-
-    dataset: str = "digits"
-    """A data set of `tenfold spaic data list`."""
-    network: Literal["layers", "stca", "convolutional", "tidigits", "audio-mnist", "resnet18"] = (
-        "layers"
-    )
-    """layers: fully connected, as the next six options say; else an example of the library."""
-    hidden: tuple[int, ...] = (100,)
-    """Neurons of each hidden layer (layers, stca)."""
-    model: str = "lif"
-    """The neuron model of the hidden layers."""
-    tau_m: float = 8.0
-    """Its membrane time constant in ms."""
-    readout: Literal["li", "spikes"] = "li"
-    """li: mean potential of leaky integrators; spikes: counts of spiking output neurons (layers,
-    convolutional; the other networks of the library have their own)."""
-    coding: Literal["float", "poisson"] = "float"
-    """How images go in: as a constant current, or as Poisson spikes. Event data go in as counts."""
-    input_scale: float = 1.0
-    """What pixels or counts are multiplied by."""
-    steps: int = 10
-    """Time steps: 1 ms each (layers, resnet18), 2 ms (convolutional), 0.1 ms (the others)."""
-    strategy: int = 1
-    """1: a signal passes all layers within a step; 0: each connection costs one."""
-    algorithm: str = "sbp"
-    """stca, stbp or sbp."""
-    surrogate: str = "AtanGrad"
-    """The surrogate gradient of sbp: AtanGrad, SigmoidGrad, RectangleGrad, GateGrad, ..."""
-    alpha: float | None = None
-    """Its width or slope; by default that of the surrogate."""
-    epochs: int = 12
-    """Passes over the training set."""
-    batch_size: int = 100
-    """Samples a step."""
-    learning_rate: float = 5e-3
-    """Step size of Adam at the beginning."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How it falls: to zero along a cosine; to a tenth every second epoch; not at all."""
-    weight_decay: float = 0.0
-    """Weight decay of AdamW."""
-    engine: Literal["auto", "step", "scan"] = "auto"
-    """Which engine runs the network."""
-    seed: int = 0
-    """Seed of all random numbers."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    devices: int = 1
-    """Devices or, on a CPU, processes; each takes a share of every batch."""
-
-    def __post_init__(self) -> None:
-        """Refuses values that no run can have."""
-        for name in ("steps", "epochs", "batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}; expected >= 1")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed={self.seed}; expected >= 0 and below 2**63")
-        if self.strategy not in (0, 1):
-            raise InputError(f"strategy={self.strategy}; expected 0 or 1")
-        for name in ("learning_rate", "alpha", "tau_m"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value}; expected a finite number > 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay={self.weight_decay}; expected a finite number >= 0")
-        if not math.isfinite(self.input_scale):
-            raise InputError(f"input_scale={self.input_scale}; expected a finite number")
-        for name, known, given in (
-            ("dataset", SETS, self.dataset),
-            ("model", model_names(), self.model.lower()),
-            ("algorithm", ALGORITHMS, self.algorithm.lower()),
-            ("surrogate", [key for key in SURROGATES if key not in OWN], self.surrogate),
-        ):
-            if given not in known:
-                raise InputError(did_you_mean(getattr(self, name), known, name))
-        if any(size < 1 for size in self.hidden):
-            raise InputError(f"hidden={self.hidden}; every layer needs >= 1 neurons")
 
 
 def data_of(config: TrainConfig) -> Split:

@@ -1,32 +1,31 @@
 """What the verbs do: simulate circuits, train and test classifiers, measure again."""
 
-from tenfold.spaic.experiments.classifiers import evaluate_run, network_of, prepared, train_run
-from tenfold.spaic.experiments.reproduction import ReproduceConfig, prepared_recipes, reproduce
-from tenfold.spaic.experiments.simulation import (
-    SimulateConfig,
-    Simulated,
-    correlation,
-    irregularity,
-    peak_memory,
-    simulate,
-    synaptic_events,
-)
-from tenfold.spaic.experiments.timing import layer_seconds
+import importlib
+from typing import Any
 
-__all__ = [
-    "ReproduceConfig",
-    "SimulateConfig",
-    "Simulated",
-    "correlation",
-    "evaluate_run",
-    "irregularity",
-    "layer_seconds",
-    "network_of",
-    "peak_memory",
-    "prepared",
-    "prepared_recipes",
-    "reproduce",
-    "simulate",
-    "synaptic_events",
-    "train_run",
-]
+_HOMES = {
+    "ReproduceConfig": "configuration",
+    "SimulateConfig": "configuration",
+    "Simulated": "experiments.simulation",
+    "correlation": "experiments.simulation",
+    "irregularity": "experiments.simulation",
+    "peak_memory": "experiments.simulation",
+    "simulate": "experiments.simulation",
+    "synaptic_events": "experiments.simulation",
+    "evaluate_run": "experiments.classifiers",
+    "network_of": "experiments.classifiers",
+    "prepared": "experiments.classifiers",
+    "train_run": "experiments.classifiers",
+    "prepared_recipes": "experiments.reproduction",
+    "reproduce": "experiments.reproduction",
+    "layer_seconds": "experiments.timing",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is named when it is first used: the simulator takes seconds."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tenfold.spaic.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

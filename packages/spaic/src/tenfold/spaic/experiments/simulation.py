@@ -2,20 +2,17 @@
 
 import math
 import os
-import re
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
 
 import numpy as np
-from cyclopts import Parameter
 
-from tenfold.shared.errors import InputError, did_you_mean
+from tenfold.shared.errors import InputError
 from tenfold.shared.progress import progress
+from tenfold.spaic.configuration import SimulateConfig
 from tenfold.spaic.engines.ranks import launched
 from tenfold.spaic.library import CIRCUITS, rates
 from tenfold.spaic.network.connections import Connection
@@ -25,73 +22,13 @@ from tenfold.spaic.network.nodes import Encoder
 from tenfold.spaic.reports import spiking_groups
 
 
-def _milliseconds(_: Any, tokens: Sequence[Any]) -> float:
-    """Reads a time: a number of ms, or with its unit."""
-    text = str(tokens[0].value).strip()
-    found = re.fullmatch(r"([0-9.eE+-]+?) *(us|ms|s)?", text)
-    try:
-        value = float(found[1]) if found else math.nan
-    except ValueError:
-        value = math.nan
-    if found is None or math.isnan(value):
-        raise InputError(f"time={text!r}; expected a number of ms, or for example 1s or 250ms")
-    return value * {"us": 1e-3, "ms": 1.0, "s": 1e3, None: 1.0}[found[2]]
-
-
-@dataclass(frozen=True)
-class SimulateConfig:
-    """One simulation of a circuit."""
-
-    circuit: str = "cuba"
-    """cuba, cobahh, brunel, microcircuit or decision; or a network file: .json or .yaml with its
-    .safetensors beside it, .nir, or a folder of network_save."""
-    size: int | None = None
-    """Neurons; by default the circuit's own number. A file has its own."""
-    time: Annotated[float, Parameter(converter=_milliseconds)] = 1000.0
-    """Biological time in ms, or with a unit: 1s, 250ms."""
-    engine: Literal["auto", "step", "event"] = "auto"
-    """Which engine; auto takes the fastest that is exact."""
-    seed: int = 0
-    """Seed of connections, starting values and noise."""
-    processes: int = 1
-    """Over how many processes the neurons are spread; under torchrun its processes are taken."""
-    drive: float | None = None
-    """What each channel of a file's sources that wait for data gets, as with every .nir file."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be simulated."""
-        if self.processes < 1:
-            raise InputError(f"processes={self.processes}; expected >= 1")
-        if self.file is None and self.circuit not in CIRCUITS:
-            raise InputError(did_you_mean(self.circuit, CIRCUITS, "circuit"))
-        if self.file is not None and self.size is not None:
-            raise InputError(f"size={self.size}; {self.circuit} has its own number of neurons")
-        if self.size is not None and self.size < 1:
-            raise InputError(f"size={self.size}; expected >= 1 neuron")
-        if not 0 < self.time < float("inf"):
-            raise InputError(f"time={self.time}; expected > 0 ms")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed={self.seed}; expected >= 0 and below 2**63")
-        if self.drive is not None and not math.isfinite(self.drive):
-            raise InputError(f"drive={self.drive}; expected a finite number")
-
-    @property
-    def file(self) -> Path | None:
-        """The network file or folder that `circuit` names; None if it names a circuit."""
-        if self.circuit in CIRCUITS:
-            return None
-        path = Path(self.circuit)
-        named = path.suffix in (".json", ".yaml", ".yml", ".nir") or len(path.parts) > 1
-        return path if named or path.is_dir() else None
-
-
 @dataclass
 class Simulated:
     """What a simulation gives.
 
     Attributes:
         network: The network; its monitors hold the spikes.
-        rates: Population → Hz; `all` for the whole circuit.
+        rates: Population → Hz, after `SimulateConfig.skipped`; `all` for the whole circuit.
         irregularity: Mean CV of the intervals between a neuron's spikes.
         correlation: Mean correlation of two neurons' spike counts in 5 ms.
         build_seconds: Processor time of building and compiling.
@@ -177,7 +114,7 @@ def _simulated(config: SimulateConfig, traced: float) -> Simulated:
     seconds = time.process_time() - begun
     return Simulated(
         network=net,
-        rates=rates(net),
+        rates=rates(net, config.skipped),
         irregularity=irregularity(net),
         correlation=correlation(net),
         build_seconds=built,
@@ -235,6 +172,11 @@ def _from_file(path: Path, time: float, drive: float | None) -> Network:
         from tenfold.spaic.interchange import from_nir
 
         net = from_nir(path)
+    elif (path / "checkpoint").is_dir():
+        from tenfold.shared.runs import Run
+        from tenfold.spaic.experiments.classifiers import network_of
+
+        net = network_of(Run.open(path))
     else:
         from tenfold.spaic.saving import network_load
 

@@ -207,8 +207,9 @@ class RLPipeline:
             on_episode: Called with the number of the episode and its return.
 
         Returns:
-            The return of each episode.
+            The return of each episode of this call; `returns` holds those of all calls.
         """
+        begun = len(self.returns)
         with progress("episodes", total=self.num_episodes) as bar:
             for episode in range(self.num_episodes):
                 if episode or self.steps:
@@ -222,7 +223,7 @@ class RLPipeline:
                 if on_episode is not None:
                     on_episode(episode, self.total)
                 bar.update(total=self.total)
-        return self.returns
+        return self.returns[begun:]
 
 
 def _only(network: Network, kind: type, exact: bool = False) -> Any:

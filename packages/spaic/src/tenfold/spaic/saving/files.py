@@ -41,8 +41,10 @@ def network_save(
 
     Args:
         net: The network.
-        path: The folder that is made; the current one if only a filename is given.
-        trans_format: json or yaml.
+        path: The folder that is made; the current one if only a filename is given. A path that
+            ends in .json, .yaml or .yml is the structure's file itself, with its weights beside
+            it, unless there is a folder of this name.
+        trans_format: json or yaml; a file's ending says so instead.
         filename: Makes `<path>/<filename>/<filename>.json` (or `.yml`), as the official front end
             does, instead of `<path>/network.json` (or `.yaml`).
         combine: Whether the weights stand in the structure's file too, as lists of numbers.
@@ -70,13 +72,23 @@ def network_save(
     if not save:
         return made
     folder = Path(path or ".") / (filename or "")
-    folder.mkdir(parents=True, exist_ok=True)
+    if filename is None and _names_a_file(folder):
+        file, weights = folder, folder.with_suffix(".safetensors")
+        trans_format = "json" if file.suffix == ".json" else "yaml"
+    else:
+        ending = "yml" if filename and trans_format == "yaml" else trans_format
+        file = folder / f"{filename or 'network'}.{ending}"
+        weights = folder / f"{filename or 'weights'}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
     if save_weight and not combine:
-        save_state(net, folder / f"{filename or 'weights'}.safetensors")
-    ending = "yml" if filename and trans_format == "yaml" else trans_format
-    file = folder / f"{filename or 'network'}.{ending}"
+        save_state(net, weights)
     write_atomic(file, _text(made, trans_format))
     return file
+
+
+def _names_a_file(path: Path) -> bool:
+    """Whether a path is a structure's file; a folder may have any name."""
+    return path.suffix in (".json", ".yaml", ".yml") and not path.is_dir()
 
 
 def _text(made: dict[str, Any], trans_format: str) -> str:
@@ -126,7 +138,7 @@ def network_load(
     """
     folder = Path(path or ".") / (filename or "")
     found = [folder / f"{filename or 'network'}.{ending}" for ending in ("json", "yaml", "yml")]
-    if filename is None and folder.suffix in (".json", ".yaml", ".yml"):
+    if filename is None and _names_a_file(folder):
         if not folder.is_file():
             raise InputError(f"there is no file {folder}")
         folder, found = folder.parent, [folder]
