@@ -12,6 +12,7 @@ import argparse
 import time
 
 import torch
+from record import record
 
 from tenfold.spaic import Connection, Generator, Learner, Network, NeuronGroup, SpikeMonitor
 
@@ -43,13 +44,14 @@ def circuit(engine: str, rule: str) -> Network:
 
 
 def main() -> None:
-    """Measures, and prints a line a rule."""
+    """Measures, prints a line a rule, and writes `results.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--time", type=float, default=50.0, help="how long the circuit runs, in ms")
     parser.add_argument("--rules", nargs="*", default=list(RULES), choices=list(RULES))
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    results = {}
     for rule in options.rules:
         nets = {engine: circuit(engine, rule) for engine in ("step", "event")}
         best = dict.fromkeys(nets, float("inf"))
@@ -62,11 +64,19 @@ def main() -> None:
                 best[engine] = min(best[engine], time.process_time() - start)
         rate = nets["event"].spikes.spk_count.mean() / options.time * 1e3
         synapses = sum(nets["event"].members[name].weight.numel() for name in ("ee", "ei"))
+        results[rule] = {
+            "plastic synapses": synapses,
+            "rate, Hz": float(rate),
+            "step, s": best["step"],
+            "event, s": best["event"],
+            "step / event": best["step"] / best["event"],
+        }
         print(
             f"{rule}: {synapses} plastic synapses, {rate:.1f} Hz; step engine "
             f"{best['step']:.2f} s, event engine {best['event']:.3f} s, "
             f"ratio {best['step'] / best['event']:.0f}"
         )
+    record("plasticity", results)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 STEPS, BATCH = 500, 16
 
@@ -339,6 +338,25 @@ PEERS = {
 }
 
 
+def versions(pythons):
+    """The versions of the peers in their environments: peer → package and version."""
+    names = {
+        "spikingjelly": "spikingjelly",
+        "snntorch": "snntorch",
+        "brian": "brian2",
+        "nest": "nest-simulator",
+        "official": "spaic",
+    }
+    found = {}
+    for peer, package in names.items():
+        if pythons[peer]:
+            code = f"from importlib.metadata import version; print(version({package!r}))"
+            done = subprocess.run([pythons[peer], "-c", code], capture_output=True, text=True)
+            if done.returncode == 0:
+                found[peer] = f"{package} {done.stdout.strip()}"
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--torch-peers")
@@ -364,8 +382,10 @@ def main():
         "official": arguments.official,
     }
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    path = Path(__file__).with_name("results.json")
-    kept = json.loads(path.read_text())["results"] if path.is_file() else {}
+    from record import record, recorded  # not in the peers' environments
+
+    before = recorded().get("speed", {})
+    kept = before.get("results", {})
     for task, (kind, value) in TASKS.items():
         if not any(word in task for word in arguments.only):
             continue
@@ -389,11 +409,7 @@ def main():
             for peer, seconds in row.items()
         }
         print(task, {peer: f"{s:.4g} s (x {row['here'] / s:.3f})" for peer, s in row.items()})
-    from tenfold.shared.compute import environment
-
-    machine = {key: environment()[key] for key in ("cpu", "cores", "python", "packages")}
-    made = {"date": time.strftime("%Y-%m-%d"), "machine": machine, "results": kept}
-    path.write_text(json.dumps(made, indent=2) + "\n")
+    record("speed", kept, before.get("peers", {}) | versions(pythons))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every script of `examples/` runs, prints the expected beside its own figure, draws a picture."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -12,6 +13,25 @@ SCRIPTS = sorted(Path(__file__).parents[1].joinpath("examples").glob("*.py"))
 
 def test_there_is_an_example_of_each_model():
     assert len(SCRIPTS) == 18
+
+
+def test_the_short_blocks_of_the_readme_run(capsys):
+    page = Path(__file__).parents[1].joinpath("README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for block in blocks:
+        compile(block, "README.md", "exec")
+    listed, plastic = (
+        next(block for block in blocks if word in block)
+        for word in ('print("link_type:"', 'algorithm="stdp"')
+    )
+    exec(listed, {})
+    names = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert "iaf_psc_exp" in names["model"].split()
+    assert "bernoulli" in names["link_type"].split()
+    assert "poisson" in names["coding_method of Encoder"].split()
+    exec(plastic, {})
+    lowest, highest = re.findall(r"weights from (\S+) to (\S+)", capsys.readouterr().out)[0]
+    assert float(lowest) < 0.05 < float(highest)  # the rule changed them
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
