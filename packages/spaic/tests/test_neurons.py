@@ -11,6 +11,7 @@ from tenfold.spaic import (
     Generator,
     Network,
     NeuronGroup,
+    NeuronModel,
     SpikeMonitor,
     StateMonitor,
     custom_model,
@@ -560,3 +561,50 @@ def test_official_factors_a_step_are_refused_with_the_time_constant_instead(mode
     net = Network(compat="spaic")
     net.cell = NeuronGroup(1, model=model, **{factor: 0.99})
     net.run(0.1)
+
+
+LEAK = {"states": {"V": 0.0}, "parameters": {"tau_m": 10.0}}
+DECAYS = {**LEAK, "ode": "dV/dt = (Isyn - V) / tau_m", "threshold": "V > 1"}
+WRONG_LINES = {
+    "ode": (
+        {**DECAYS, "ode": "dV/dt = (Isyn - V) / taum"},
+        r"`dV/dt = \(Isyn - V\) / taum` reads an unknown name 'taum'; did you mean 'tau_m'",
+    ),
+    "slope": ({**DECAYS, "ode": "dv/dt = -V"}, "changes an unknown state 'v'; did you mean 'V'"),
+    "step": (
+        {**LEAK, "step": "O = spike(u)\nu = V"},
+        r"`O = spike\(u\)` reads an unknown name 'u'",
+    ),
+    "constants": (
+        {**DECAYS, "constants": "b = exp(-dt / tau_n)"},
+        r"`b = exp\(-dt / tau_n\)` reads an unknown name 'tau_n'; did you mean 'tau_m'",
+    ),
+    "threshold": ({**DECAYS, "threshold": "V > vth"}, "`V > vth` reads an unknown name 'vth'"),
+    "reset": ({**DECAYS, "reset": "V = v_reset"}, "`V = v_reset` reads an unknown name"),
+    "in place": ({**DECAYS, "reset": "V -= 1"}, r"'V -= 1' is not .*; write V = V - \(1\)"),
+    "unit": (
+        {**DECAYS, "ode": "dV/dt = -V / tau_m : volt"},
+        "is not an expression; units are not written, leave out ': volt'",
+    ),
+    "words": ({**DECAYS, "threshold": "V > 1 and V < 3"}, r"write \(a > b\) & \(c > d\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LINES)
+def test_a_wrong_line_of_a_model_is_quoted_where_the_model_is_made(name):
+    options, message = WRONG_LINES[name]
+    with pytest.raises(InputError, match=f"model 'custom': .*{message}"):
+        NeuronModel(**options)
+
+
+def test_a_wrong_name_in_a_function_is_quoted_as_it_stands_there():
+    def leaks(v, current, beta):
+        return beta * v + curent  # noqa: F821
+
+    made = custom_model(
+        ["V", "Isyn[updated]", "tau"], ["V"], {"V": 0.0, "tau": 8.0}, "exp_euler_iterative"
+    )
+    with pytest.raises(
+        InputError, match=r"`beta \* v \+ curent` reads an .*'curent'; did you mean 'current'"
+    ):
+        made(leaks)

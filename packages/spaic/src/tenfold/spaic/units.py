@@ -1,8 +1,9 @@
 """Units: numbers that know what they measure, given to parameters in the unit the models use.
 
 `20 * ms`, `1.5 * s`, `-50 * mV`, `200 * pF` are quantities; a parameter takes one in place of a
-plain number. Inside, time is in ms, potential in mV, current in pA, conductance in nS,
-capacitance in pF, rates in kHz (events a ms), so that nS · mV = pA and pA · ms / pF = mV.
+plain number, and where its unit is known, text such as "20 ms" too. Inside, time is in ms,
+potential in mV, current in pA, conductance in nS, capacitance in pF, rates in kHz (events a ms), so
+that nS · mV = pA and pA · ms / pF = mV.
 """
 
 import re

@@ -107,8 +107,14 @@ def parse(text: str, where: str = "equations") -> Program:
         left, equals, right = line.partition("=")
         name = left.strip()
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*|d[A-Za-z_]\w*/dt", name):
+            changed = re.match(r"(\w+)\s*(\*\*|[-+*/])=\s*(.*)", line)
+            hint = (
+                f"; write {changed[1]} = {changed[1]} {changed[2]} ({changed[3]})"
+                if changed
+                else ""
+            )
             raise InputError(
-                f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`"
+                f"{where}: {line!r} is not `name = expression` or `dX/dt = expression`{hint}"
             )
         variable_name(name[1:-3] if name.endswith("/dt") else name, where)
         program.append(Statement(name, expression(right, where)))
@@ -157,8 +163,15 @@ def expression(text: str, where: str = "equations") -> ast.expr:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: {text.strip()!r} is not an expression") from error
+        unit = re.search(r":\s*\w+(\s*\(.*\))?\s*$", text)
+        hint = f"; units are not written, leave out {unit[0].strip()!r}" if unit else ""
+        raise InputError(f"{where}: {text.strip()!r} is not an expression{hint}") from error
     for node in ast.walk(tree):
+        if isinstance(node, ast.BoolOp | ast.Not):
+            raise InputError(
+                f"{where}: {text.strip()!r}: `and`, `or` and `not` take no arrays; write "
+                "(a > b) & (c > d) or (a > b) | (c > d)"
+            )
         number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
         if not isinstance(node, _NODES) or (isinstance(node, ast.Constant) and not number):
             raise InputError(f"{where}: {text.strip()!r} holds {type(node).__name__}; not allowed")

@@ -92,6 +92,13 @@ def custom_model(
                 seen = f"{name}_factor"
                 constants += f"\n{seen} = {factor.format(name)}"
             new[argument] = ast.Name(seen, ast.Load())
+        known = {*new, *states, *parameters, *inputs, "O", "dt"}
+        for target, value in [*lines, *(("", value) for value in returned)]:
+            for name in sorted(eq.names([value]) - known):
+                told = f"{target} = {ast.unparse(value)}" if target else ast.unparse(value)
+                hint = did_you_mean(name, known, "name")
+                raise InputError(f"{where}: `{told}` reads an {hint}")
+            known.add(target)
         text = []
         for target, value in lines:  # its own names may not meet the model's
             text.append(f"{target}__ = {ast.unparse(eq.renamed(value, new))}")

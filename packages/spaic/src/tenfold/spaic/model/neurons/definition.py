@@ -1,7 +1,7 @@
 """What a neuron model is: its text, its parameters, and the step that is compiled from both."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,33 @@ class NeuronModel:
             raise InputError(f"{where}: `jump` goes with `ode`; write it into `step`")
         if self.ode and not self.threshold:
             raise InputError(f"{where}: `ode` needs a `threshold`, for example 'V > v_th'")
+        self._check_names(where)
+
+    def _check_names(self, where: str) -> None:
+        """Refuses a line that reads what nothing gives, where the model is made."""
+        known = {*self.parameters, "dt"}
+
+        def check(text: str, values: Iterable[ast.expr]) -> None:
+            for name in sorted(eq.names(values) - known):
+                hint = did_you_mean(name, known, "name")
+                raise InputError(f"{where}: `{text}` reads an {hint}")
+
+        def read(lines: str) -> None:
+            for line in eq.parse(lines, where):
+                slope = line.name.endswith("/dt")
+                if slope and line.name[1:-3] not in self.states:
+                    hint = did_you_mean(line.name[1:-3], self.states, "state")
+                    raise InputError(f"{where}: `{line}` changes an {hint}")
+                check(str(line), [line.value])
+                known.update(() if slope else {line.name})
+
+        read(self.constants)
+        known.update(self.states, self.inputs, {"O"})
+        read(self.step or self.ode)
+        read(self.jump)
+        if self.threshold:
+            check(self.threshold, [eq.expression(self.threshold, where)])
+        read(self.reset)
 
 
 @dataclass(frozen=True)
