@@ -195,14 +195,11 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
         source = read_state(source)
     given = {_without_net(name): value for name, value in source.items()}
     with all_shown(net):
-        waiting = [
-            con
-            for con in net.get_connections()
-            if con.weight is None
-            and {_without_net(f"{con.id}:{key}") for key in _INDEX} <= set(given)
-        ]
+        waiting = [con for con in net.get_connections() if con.weight is None and con.stored_sparse]
         for con in waiting:  # no synapses are drawn that the saved ones replace at once
-            con.awaits_state = True
+            index = given.get(_without_net(f"{con.id}:pre_index"))
+            if index is not None and con.kind != "one_to_one_sparse":
+                con.awaited = index.numel()
         try:
             _take(net, given)
         except Exception:
@@ -211,7 +208,7 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
             raise
         finally:
             for con in waiting:
-                con.awaits_state = False
+                con.awaited = None
     net._plan = None
 
 
