@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import wave
+import zipfile
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tenfold.spaic.data import (
     Events,
     ImageNet,
     SpecifiedDataset,
+    bounded,
     from_tonic,
     gammatone_filters,
     gammatone_spectrogram,
@@ -36,7 +38,9 @@ from tenfold.spaic.data import (
     read_cifar10,
     read_gesture_labels,
     read_gestures,
+    read_idx,
     read_medmnist,
+    read_pickle,
     read_wav,
     split_of_tonic,
     write_features,
@@ -654,6 +658,60 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
             read_braille(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_braille(tmp_path / "none.pkl")
+
+
+def test_a_few_bytes_take_no_gigabytes(tmp_path, monkeypatch):
+    path = tmp_path / "small.pkl"
+    for content, message in (
+        (b"]r\xff\xff\xff\x07.", "place 134217727 of the memory in 7 bytes"),  # 2 GB of places
+        (b"\x80\x05\x8e" + (1 << 40).to_bytes(8, "little") + b".", "but only 1 remain"),
+        (
+            b"cnumpy.core.numeric\n_frombuffer\n(I1099511627776\ncnumpy\ndtype\n(Vu1\ntR"
+            b"I1\nVC\ntR.",
+            "an array without its bytes",
+        ),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_pickle(path)
+    monkeypatch.setattr(bounded.unpacked, "__defaults__", (1000,))
+    zeros = gzip.compress(struct.pack(">HBBI", 0, 8, 1, 2000) + bytes(2000))
+    for name, read in (("i.gz", read_idx), ("p.pkl", read_pickle), ("p.pkl", read_pickle)):
+        (tmp_path / name).write_bytes(zeros)
+        with pytest.raises(InputError, match="more than 1,000 bytes"):
+            read(tmp_path / name)
+    path.write_bytes(bytes(1001))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "read_bytes", lambda _: pytest.fail("read whole"))
+        with pytest.raises(InputError, match="more than 1,000 bytes"):
+            read_pickle(path)
+
+
+def test_arrays_of_a_npz_are_read_within_bounds(tmp_path):
+    path, x = tmp_path / "a.npz", np.arange(6.0).reshape(2, 3)
+    np.savez_compressed(path, x=x, y=x[0], o=np.array([{}], dtype=object))
+    found = bounded.read_npz(path, ["x", "y"])
+    assert np.array_equal(found[0], x)
+    assert np.array_equal(found[1], x[0])
+    with pytest.raises(ValueError, match="y declares 24 bytes"):
+        bounded.read_npz(path, ["x", "y"], most=50)
+    with pytest.raises(ValueError, match="Object arrays"):
+        bounded.read_npz(path, ["o"])
+    header = io.BytesIO()
+    about = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+    np.lib.format.write_array_header_1_0(header, about)
+    with zipfile.ZipFile(path, "w") as packed:
+        for name in ("train_images", "train_labels", "letter", "taxel_data"):
+            packed.writestr(f"{name}.npy", header.getvalue())
+    for read in (lambda p: read_medmnist(p, "train"), read_braille):
+        with pytest.raises(InputError, match=r"declares 8,000,000,000,000 bytes; \d+ are there"):
+            read(path)
+
+
+@pytest.mark.parametrize("size", [2.5, 0, True, "3"])
+def test_a_batch_has_a_whole_number_of_samples(size):
+    with pytest.raises(InputError, match=r"batch_size=.*; expected a whole number >= 1"):
+        Dataloader(CustomDataset(np.zeros((4, 2)), np.zeros(4)), batch_size=size)
 
 
 def test_imagenet_is_read_from_folders_image_by_image(tmp_path):

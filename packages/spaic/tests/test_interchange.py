@@ -416,6 +416,17 @@ def test_a_graph_may_not_ask_for_a_gigantic_network():
         from_nir(graph(nodes, ["input", "n", "output"]))
 
 
+def test_a_graph_file_holds_what_it_declares(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.nir"
+    nir.write(str(path), graph(ends((2,), (2,)) | {"n": lif((2,))}, ["input", "n", "output"]))
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/n/tau"]
+        file["node/nodes/n"].create_dataset("tau", (10**12,), "f4", chunks=(1000,))
+    with pytest.raises(InputError, match=r"n/tau: the file declares [\d,]+ bytes; at most"):
+        from_nir(path)
+
+
 def test_a_loop_that_nothing_leads_out_of_is_an_output():
     net = one_group()
     net.again = Connection(net.layer, net.layer, weight=np.eye(3) * 0.4)

@@ -28,6 +28,7 @@ from tenfold.spaic import (
 from tenfold.spaic.saving import network_from_dict, network_to_dict
 from tenfold.spaic.saving.layers import LAYERS, build, describe
 from tenfold.spaic.saving.memory import Memory
+from tenfold.spaic.saving.state import read_state
 
 X = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -362,3 +363,33 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     torch.save({"x": Evil()}, folder / "_parameters_dict.pt")
     with pytest.raises(InputError, match="cannot be read as a torch state"):
         Network("net").state_from_dict(direct=str(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["unwritten", "external", "soft", "elsewhere", "twice"])
+def test_hdf5_holds_what_it_declares(tmp_path, how):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "state.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    (tmp_path / "raw").write_bytes(bytes(24))
+    with h5py.File(path, "w") as file:
+        file["y"] = np.zeros(3)
+        if how == "unwritten":
+            file.create_dataset("x", (10**12,), "f4")
+        elif how == "external":
+            file["x"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+        elif how == "soft":
+            file["x"] = h5py.SoftLink("/y")
+        elif how == "elsewhere":
+            file.create_dataset("x", (3,), "f8", external=[(str(tmp_path / "raw"), 0, 24)])
+        else:
+            file["x"] = file["y"]
+    told = {
+        "unwritten": "h5: /x: the file declares 4,000,000,000,0.. bytes; at most",
+        "external": "x is a ExternalLink; expected what is in the file",
+        "soft": "x is a SoftLink",
+        "elsewhere": "x has its values in another file",
+        "twice": "/x has several names",
+    }[how]
+    with pytest.raises(InputError, match=told):
+        read_state(path)

@@ -15,6 +15,7 @@ from tenfold.spaic import (
     ExcludedTypePolicy,
     IncludedTypePolicy,
     IndexConnectPolicy,
+    Initializer,
     Learner,
     Network,
     NeuronGroup,
@@ -270,6 +271,27 @@ def test_no_synapses_are_drawn_where_saved_ones_lie_beside(tmp_path, monkeypatch
         load_state(fresh, {k: v for k, v in state.items() if not k.endswith("{delay}")})
     fresh.prepare()
     assert len(fresh.second.weight) > 0  # refused, and drawn as ever
+
+
+@pytest.mark.parametrize("delays", [{}, {"max_delay": 2.0}])
+def test_a_network_that_comes_back_draws_the_same_noise(tmp_path, delays):
+    """Though its synapses are read and not drawn, the numbers that follow are the same."""
+    net = Network("noisy")
+    net.source = Encoder(num=20, coding_method="poisson")
+    net.a = NeuronGroup(30, model="lif")
+    net.into = Connection(net.source, net.a, link_type="bernoulli", p=0.5, w_mean=3.0, **delays)
+    net.own = Connection(
+        net.a, net.a, link_type="fixed_total", number=90, weight=Initializer("uniform"), **delays
+    )
+    net.spikes = SpikeMonitor(net.a)
+    network_save(net, tmp_path)
+    again = network_load(tmp_path)
+    for one in (net, again):
+        one.source(np.full((1, 20), 0.4))
+        one.run(10.0)
+    assert len(net.spikes.spk_times[0]) > 500
+    assert np.array_equal(again.spikes.spk_times[0], net.spikes.spk_times[0])
+    assert np.array_equal(again.spikes.spk_index[0], net.spikes.spk_index[0])
 
 
 def test_no_memory_is_told_in_one_line(tmp_path, monkeypatch):

@@ -2,12 +2,14 @@
 
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from scipy.fft import dct
 
 from tenfold.shared.errors import InputError
+from tenfold.spaic.data.bounded import read_npz
 
 SAMPLES = 16_000
 """What a recording is resampled to: a second at 16 kHz."""
@@ -276,9 +278,8 @@ def read_features(path: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         InputError: If the file cannot be read, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y, x_test, y_test = (np.asarray(file[key]) for key in _PARTS)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        x, y, x_test, y_test = read_npz(path, _PARTS)
+    except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a file of features ({error})") from error
     for part, features, labels in (("train", x, y), ("test", x_test, y_test)):
         numbers = features.dtype.kind in "fiu" and labels.dtype.kind in "iu"

@@ -1,13 +1,14 @@
 """Readers of image files: IDX, CIFAR-10, MedMNIST, ImageNet (section 13)."""
 
-import gzip
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from tenfold.shared.errors import InputError
+from tenfold.spaic.data.bounded import read_npz, unpacked
 from tenfold.spaic.data.loading import Dataset
 from tenfold.spaic.data.pickles import read_pickle
 
@@ -28,9 +29,8 @@ def read_idx(path: Path | str) -> np.ndarray:
     other = path.with_name(path.name + ".gz") if path.suffix != ".gz" else path.with_suffix("")
     found = path if path.is_file() else other
     try:
-        raw = found.read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        content = unpacked(found)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as an IDX file ({error})") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 2, 3, 4):
         raise InputError(f"{found}: not an IDX file of bytes (it begins with {content[:4].hex()})")
@@ -126,9 +126,8 @@ def read_medmnist(path: Path | str, part: str = "train") -> tuple[np.ndarray, np
         InputError: If the file or the part is missing, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = file[f"{part}_images"], file[f"{part}_labels"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        images, labels = read_npz(path, (f"{part}_images", f"{part}_labels"))
+    except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a file of MedMNIST with {part!r} ({error})") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.size != len(images):
         raise InputError(

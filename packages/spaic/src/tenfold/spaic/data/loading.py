@@ -187,8 +187,9 @@ class BatchSampler:
     """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size}; expected >= 1")
+        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
+            raise InputError(f"batch_size={batch_size!r}; expected a whole number >= 1")
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -1,8 +1,8 @@
 """Reader of published pickles that hold arrays of numbers; nothing of a file is ever run."""
 
-import gzip
 import io
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.shared.errors import InputError
-
-_MOST = 1 << 30  # bytes of an unpacked file
+from tenfold.spaic.data.bounded import unpacked
 
 
 def read_pickle(path: Path | str) -> Any:
@@ -31,19 +30,18 @@ def read_pickle(path: Path | str) -> Any:
         InputError: If it cannot be read, or asks for anything else.
     """
     try:
-        return _Plain(io.BytesIO(_content(Path(path))), encoding="bytes").load()
+        raw = unpacked(path)
+        _look(raw)
+        return _Plain(io.BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # what a broken pickle raises depends on the byte that is broken
         raise InputError(f"{path}: cannot be read as a pickle of plain arrays ({error})") from error
 
 
-def _content(path: Path) -> bytes:
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
-            raw = packed.read(_MOST + 1)
-    if len(raw) > _MOST:
-        raise ValueError(f"more than {_MOST:,} bytes")
-    return raw
+def _look(raw: bytes) -> None:
+    """Refuses numbers by which a few bytes would take gigabytes before anything is read."""
+    for code, value, _ in pickletools.genops(raw):  # lengths that lead beyond the end it refuses
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(value or 0) > len(raw):
+            raise pickle.UnpicklingError(f"place {value} of the memory in {len(raw)} bytes")
 
 
 def _text(value: Any) -> Any:
@@ -88,6 +86,8 @@ def _reconstruct(*_: Any) -> _Array:
 
 
 def _frombuffer(data: Any, dtype: _Dtype, shape: Any, order: str) -> np.ndarray:
+    if not isinstance(data, bytes | bytearray):  # of a number `bytes` makes as many zeros
+        raise pickle.UnpicklingError("an array without its bytes")
     made: np.ndarray = dtype.filled(bytes(data)).reshape(shape, order=order)  # type: ignore[call-overload]
     return made
 

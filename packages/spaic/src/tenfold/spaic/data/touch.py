@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.shared.errors import InputError
+from tenfold.spaic.data.bounded import read_npz
 from tenfold.spaic.data.pickles import read_pickle
 
 LETTERS = ("Space", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -35,8 +36,8 @@ def read_braille(path: Path | str) -> tuple[list[np.ndarray], np.ndarray]:
     path = Path(path)
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                columns = file["letter"].tolist(), file["taxel_data"]
+            letters, taxels = read_npz(path, ("letter", "taxel_data"))
+            columns = letters.tolist(), taxels
             rows: Any = [
                 {"letter": letter, "taxel_data": data}
                 for letter, data in zip(*columns, strict=True)

@@ -149,8 +149,9 @@ def write_neuron(nir: Any, net: Network, group: NeuronGroup, shape: tuple[int, .
         wrong = decays[~((decays > 0) & (decays <= 1))]
         if wrong.size:
             raise InputError(
-                f"{group!r}: {what}={wrong[0]:g} a step; NIR holds -dt/log({what}), "
-                "so it must be > 0 and at most 1 (of Euler's method: a tau longer than dt)"
+                f"{group!r}: {what}={wrong[0]:g} a step; NIR has the time constant "
+                f"-dt/log({what}), so it must be > 0 and at most 1 (of Euler's method: a tau "
+                "longer than dt)"
             )
     leaky = bool((beta != 1).all())
     if not leaky and (beta != 1).any():

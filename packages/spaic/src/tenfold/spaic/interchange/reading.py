@@ -15,6 +15,7 @@ from tenfold.spaic.network.connections import Connection
 from tenfold.spaic.network.groups import Layer, NeuronGroup
 from tenfold.spaic.network.network import Network
 from tenfold.spaic.network.nodes import Decoder, Encoder
+from tenfold.spaic.saving import hdf5
 from tenfold.spaic.saving.memory import MOST_BYTES, Memory, check_memory
 
 MAPS = (
@@ -63,6 +64,8 @@ def from_nir(
     nir = package()
     if isinstance(source, str | Path):
         try:
+            with hdf5.package().File(source, "r") as file:
+                hdf5.check(file, most_bytes)
             # nir's own check of shapes takes grouped and uneven convolutions for others.
             source = nir.read(str(source), type_check=False)
         except Exception as error:  # the readers of HDF5 and of nir have many

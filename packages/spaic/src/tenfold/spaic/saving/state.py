@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from tenfold.spaic.network.groups import NeuronGroup
 from tenfold.spaic.network.learners import Learner, Rule
 from tenfold.spaic.network.modules import Module
 from tenfold.spaic.network.objects import Assembly
+from tenfold.spaic.saving import hdf5
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def save_state(net: Contents, path: Path | str) -> Path:
     tensors = state_of(net)
     with replacing(Path(path)) as temporary:
         if Path(path).suffix in _HDF5:
-            with _h5py().File(temporary, "w") as file:
+            with hdf5.package().File(temporary, "w") as file:
                 for name, value in tensors.items():
                     # "/" would make groups; names hold none, those of torch modules neither.
                     file.create_dataset(name, data=value.numpy())
@@ -104,14 +104,6 @@ def save_state(net: Contents, path: Path | str) -> Path:
 _HDF5 = (".h5", ".hdf5")
 
 
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("HDF5 needs h5py: install tenfold-spaic[hdf5]") from error
-    return h5py
-
-
 def read_state(path: Path | str) -> dict[str, Tensor]:
     """Reads saved tensors; nothing in the file can run code.
 
@@ -123,13 +115,15 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
         Name → tensor.
 
     Raises:
-        InputError: If it is not such a file.
+        InputError: If it is not such a file; for HDF5 that declares more values than it holds, or
+            leads into other files.
     """
     path = Path(path)
     kind = {".pt": "a torch state", **dict.fromkeys(_HDF5, "HDF5")}.get(path.suffix, "safetensors")
     try:
         if path.suffix in _HDF5:
-            with _h5py().File(path, "r") as file:
+            with hdf5.package().File(path, "r") as file:
+                hdf5.check(file, path.stat().st_size)  # a state is written plainly
                 return {name: torch.as_tensor(np.asarray(file[name])) for name in file}
         if path.suffix == ".pt":
             made: dict[str, Tensor] = {}
@@ -201,14 +195,11 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
         source = read_state(source)
     given = {_without_net(name): value for name, value in source.items()}
     with all_shown(net):
-        waiting = [
-            con
-            for con in net.get_connections()
-            if con.weight is None
-            and {_without_net(f"{con.id}:{key}") for key in _INDEX} <= set(given)
-        ]
+        waiting = [con for con in net.get_connections() if con.weight is None and con.stored_sparse]
         for con in waiting:  # no synapses are drawn that the saved ones replace at once
-            con.awaits_state = True
+            index = given.get(_without_net(f"{con.id}:pre_index"))
+            if index is not None and con.kind != "one_to_one_sparse":
+                con.awaited = index.numel()
         try:
             _take(net, given)
         except Exception:
@@ -217,7 +208,7 @@ def load_state(net: Contents, source: Path | str | Mapping[str, Tensor]) -> None
             raise
         finally:
             for con in waiting:
-                con.awaits_state = False
+                con.awaited = None
     net._plan = None
 
 

@@ -160,7 +160,7 @@ class Connection(BaseModule):
         self.mask: Tensor | None = None
         self.pre_index: Tensor | None = None
         self.post_index: Tensor | None = None
-        self.awaits_state = False  # its synapses are about to come from a file
+        self.awaited: int | None = None  # as many synapses are about to come from a file
         self.modules: dict[str, torch.nn.Module] = {}
         # A plan may turn a link to a state into one to an input, which is read a step earlier.
         self.into, self.ahead = post_var_name, 0

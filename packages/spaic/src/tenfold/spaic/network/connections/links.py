@@ -247,16 +247,15 @@ def _draw_stored(con: "Connection", generator: torch.Generator) -> Tensor:
     # NumPy draws many integers faster; its seed comes from the network's generator.
     seed = int(torch.randint(2**62, (1,), generator=generator))
     random = np.random.default_rng(seed)
-    if con.awaits_state:
-        con.pre_index = con.post_index = torch.zeros(0, dtype=torch.int64)
-        return torch.zeros(0, dtype=torch.float64)
     kind = con.kind
     drawn = con.given_weight
     if kind == "sparse_sparse" and isinstance(drawn, Initializer) and drawn.name == "sparse":
         dense = drawn((n, m), generator, con.dtype)
         con.post_index, con.pre_index = dense.nonzero(as_tuple=True)
         return dense[con.post_index, con.pre_index]
-    if kind == "one_to_one_sparse":
+    if con.awaited is not None:
+        pre = post = np.zeros(con.awaited, dtype=np.int64)
+    elif kind == "one_to_one_sparse":
         _same_size(con)
         pre = post = np.arange(n)
     elif kind in ("bernoulli", "sparse_sparse", "random_sparse"):
