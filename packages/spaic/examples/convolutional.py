@@ -25,6 +25,7 @@ def main(*, small: bool = False, output: Path = Path("runs/examples")) -> None:
         dataset="mnist",
         network="convolutional",
         coding="poisson",
+        readout="spikes",
         steps=2 if small else 13,
         epochs=1 if small else 3,
         batch_size=800 if small else 100,
