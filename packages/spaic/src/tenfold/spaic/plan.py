@@ -317,12 +317,7 @@ def _tell_mute(plan: Plan, con: Connection) -> None:
 def _check_module(plan: Plan, module: Module) -> None:
     """Refuses variables that the groups at a module's ends do not have."""
     for target, name in zip(module.input_targets, module.input_var_names, strict=True):
-        entry = plan.groups.get(id(target))
-        known = entry.model.states if entry is not None else ("O",)
-        if name not in known:
-            raise InputError(
-                f"{module!r}: {target!r} has no variable {name!r}; it has {', '.join(known)}"
-            )
+        _check_seen(plan, module, target, name, states_only=True)
     (target,), (name,) = module.output_targets, module.output_var_names
     entry = plan.groups.get(id(target))
     if entry is None or name not in entry.model.inputs:
